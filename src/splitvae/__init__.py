@@ -1,0 +1,52 @@
+"""splitvae: train, compare and score variational autoencoders.
+
+Everything public is listed here. Names are imported when they are first used, so that ``splitvae --help`` and
+wrong usage answer at once, without waiting for PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splitvae.config import TrainConfig as TrainConfig
+    from splitvae.data.cache import ImageCache as ImageCache
+    from splitvae.data.cache import prepare as prepare
+    from splitvae.densities.normal import StandardNormal as StandardNormal
+    from splitvae.errors import InputError as InputError
+    from splitvae.errors import SplitVAEError as SplitVAEError
+    from splitvae.models.distributions import DiagonalGaussian as DiagonalGaussian
+    from splitvae.models.pretrained import load_model as load_model
+    from splitvae.models.vae import VAE as VAE
+    from splitvae.models.vae import Decoded as Decoded
+    from splitvae.models.vae import SplitVAE as SplitVAE
+    from splitvae.run import Run as Run
+    from splitvae.training.loop import train as train
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "TrainConfig": "splitvae.config",
+    "ImageCache": "splitvae.data.cache",
+    "prepare": "splitvae.data.cache",
+    "StandardNormal": "splitvae.densities.normal",
+    "InputError": "splitvae.errors",
+    "SplitVAEError": "splitvae.errors",
+    "DiagonalGaussian": "splitvae.models.distributions",
+    "load_model": "splitvae.models.pretrained",
+    "VAE": "splitvae.models.vae",
+    "Decoded": "splitvae.models.vae",
+    "SplitVAE": "splitvae.models.vae",
+    "Run": "splitvae.run",
+    "train": "splitvae.training.loop",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'splitvae' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
