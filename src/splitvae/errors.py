@@ -16,6 +16,14 @@ class InputError(SplitVAEError, ValueError):
     exit_status = 2
 
 
+class Interrupted(SplitVAEError):
+    """A signal ended the work in an orderly way (exit status 128 + signal: 130 for Ctrl-C, 143 for SIGTERM)."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``" Did you mean 'mnist'?"`` where a known word is close, else what there is to choose from."""
     known = sorted(known)

@@ -5,6 +5,7 @@ After Dai & Wipf (2019), as in the official code of Asperti, Bugo & Filippini (a
 swish for the non-linearity, a stem with stride 2, batch norm in the dense block, no block after the last reduction.
 """
 
+import itertools
 import math
 from typing import Literal
 
@@ -50,9 +51,7 @@ class Upsample(nn.ConvTranspose2d):
 
     def __init__(self, in_channels: int, out_channels: int, padding: Padding) -> None:
         torch_padding = int(padding == "torch")
-        super().__init__(
-            in_channels, out_channels, 3, stride=2, padding=torch_padding, output_padding=torch_padding
-        )
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=torch_padding, output_padding=torch_padding)
         self.tf_same = padding == "tf-same"
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
@@ -88,7 +87,7 @@ class DenseBlock(nn.Module):
         super().__init__()
         widths = [in_features] + [out_features] * depth
         self.norms = nn.ModuleList(nn.BatchNorm1d(width, NORM_EPS, momentum) for width in widths[:-1])
-        self.denses = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.denses = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.shortcut = nn.Linear(in_features, out_features)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,9 +134,7 @@ class Encoder(nn.Module):
         self.scales = nn.ModuleList(
             scale(width, scale_blocks, blocks_per_scale, depth_per_block, momentum) for width in widths[:-1]
         )
-        self.downsamples = nn.ModuleList(
-            Downsample(a, b, padding) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.downsamples = nn.ModuleList(Downsample(a, b, padding) for a, b in itertools.pairwise(widths))
         self.dense_block = DenseBlock(widths[-1], embedding_dim, momentum)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,9 +171,7 @@ class Decoder(nn.Module):
         widths = [min(base_channels * 2**i, max(MAX_CHANNELS, base_channels)) for i in reversed(range(n + 1))]
         self.start = (widths[0], size[0] // 2**n, size[1] // 2**n)
         self.dense = nn.Linear(embedding_dim, math.prod(self.start))
-        self.upsamples = nn.ModuleList(
-            Upsample(a, b, padding) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.upsamples = nn.ModuleList(Upsample(a, b, padding) for a, b in itertools.pairwise(widths))
         self.scales = nn.ModuleList(
             scale(width, scale_blocks, blocks_per_scale, depth_per_block, momentum) for width in widths[1:]
         )

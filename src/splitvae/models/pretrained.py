@@ -1,4 +1,4 @@
-"""Models on disk: ``config.json`` (class name, format version, arguments) and ``model.safetensors``; nothing pickled."""
+"""Models on disk: ``config.json`` (class, format version, arguments) and ``model.safetensors``; nothing is pickled."""
 
 import inspect
 from pathlib import Path
@@ -70,7 +70,7 @@ def load_model(path: str | Path) -> Any:
 
     directory = _locate(path)
     name = read_json(directory / "config.json", "not a saved model").get("class")
-    classes = {"SplitVAE": SplitVAE, "VAE": VAE}
+    classes: dict[str, Any] = {"SplitVAE": SplitVAE, "VAE": VAE}
     if name not in classes:
         raise InputError(
             f"{directory / 'config.json'} names the class '{name}'; this splitvae knows {', '.join(classes)}."
@@ -82,7 +82,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write named tensors as safetensors, atomically; tensors that share memory or are not contiguous are copied."""
     with replacing(path) as temporary:
         try:
-            save_file({name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()}, temporary)
+            save_file(
+                {name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()},
+                temporary,
+            )
         except SafetensorError as error:  # the Rust writer reports a full disk as its own error
             raise OSError(str(error)) from error
 

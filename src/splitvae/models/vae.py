@@ -96,9 +96,7 @@ class SplitVAE(Pretrained, nn.Module):
         self.embedding = nn.Linear(latent_dim, embedding_dim)
         # K − 1 mask logits first, then the K images: 2C + 1 channels with the mask on channel 0 for K = 2.
         out_channels = (num_components - 1) + num_components * C
-        self.decoder = Decoder(
-            out_channels, self.padded_size, upsamplings(H, W), base_channels, embedding_dim, *blocks
-        )
+        self.decoder = Decoder(out_channels, self.padded_size, upsamplings(H, W), base_channels, embedding_dim, *blocks)
         self.variance = DecoderVariance(gamma_rule, gamma_init)
         self.apply(keras_init)
 

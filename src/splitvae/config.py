@@ -1,0 +1,189 @@
+"""Everything that a training run depends on, as one flat record; its docstrings are the command line's help."""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cyclopts import Group, Parameter
+
+from splitvae.errors import InputError, nearest
+
+DATA = Parameter(group=Group("Data", sort_key=1))
+NETWORK = Parameter(group=Group("Network", sort_key=2))
+OBJECTIVE = Parameter(group=Group("Objective", sort_key=3))
+OPTIMISATION = Parameter(group=Group("Optimisation", sort_key=4))
+RECORDS = Parameter(group=Group("Records", sort_key=5))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The recipe of a run. The defaults are the recipe ``images``: sensible for a folder of pictures of one's own."""
+
+    data: Annotated[str | None, DATA] = None
+    """Where the pictures are: a directory of parquet shards (train-*, test-*), a folder of images, an .npz with an
+    array train, "digits", or the name of a data set on the hub. Needed unless the preset names one."""
+    image_size: Annotated[str | None, DATA] = None
+    """Side in pixels (64), or height and width (48x80). None = the pictures' own size if they agree and have no side
+    above 128, else 64."""
+    crop: Annotated[Literal["auto", "celeba", "none"], DATA] = "auto"
+    """"auto" gives pictures that are all 178x218 (aligned CelebA) the paper's crop, rows 45:173, columns 25:153."""
+    fit: Annotated[Literal["crop", "stretch"], DATA] = "crop"
+    """Pictures of another shape: "crop" cuts the centre before resizing, "stretch" changes the aspect."""
+    flip: Annotated[bool, DATA] = False
+    """Mirror each training image left to right with probability one half."""
+    skip_damaged: Annotated[bool, DATA] = False
+    """Leave out pictures that cannot be read instead of refusing the source."""
+
+    model: Annotated[Literal["splitvae", "vae"], NETWORK] = "splitvae"
+    """"splitvae" blends num_components images by learned masks; "vae" is its counterpart with one."""
+    latent_dim: Annotated[int, NETWORK] = 128
+    """Number of latent variables, at least 1."""
+    num_components: Annotated[int, NETWORK] = 2
+    """Number of images that a SplitVAE blends; 2 = the paper, 1 = a plain VAE."""
+    base_channels: Annotated[int, NETWORK] = 64
+    """Channels of the first scale; they double at each reduction. 64 = the paper; 32 trains 4 times as fast."""
+    num_scales: Annotated[int, NETWORK] = 4
+    """Number of reductions (stride 2) in the encoder."""
+    scale_blocks: Annotated[int, NETWORK] = 1
+    """Scale Blocks at each scale of the pyramid."""
+    blocks_per_scale: Annotated[int, NETWORK] = 1
+    """Residual Blocks inside each Scale Block."""
+    depth_per_block: Annotated[int, NETWORK] = 2
+    """Convolutions inside each Residual Block."""
+    embedding_dim: Annotated[int, NETWORK] = 512
+    """Width of the dense block between convolutions and latents."""
+    padding: Annotated[Literal["torch", "tf-same"], NETWORK] = "torch"
+    """"tf-same" pads as TensorFlow does; for weights from Keras."""
+    batch_norm_momentum: Annotated[float, NETWORK] = 0.05
+    """Weight of the new batch in batch norm's running statistics; .001 = the paper, for runs of many epochs."""
+
+    beta: Annotated[float, OBJECTIVE] = 3.0
+    """Weight of the KL term in loss = SSE/(2*gamma) + beta*KL, in nats. 8 = the paper's MNIST, 3 = CIFAR-10, CelebA."""
+    gamma_rule: Annotated[Literal["running-min", "clamped-ema", "learned", "fixed"], OBJECTIVE] = "running-min"
+    """How the decoder's variance gamma follows the mse: "running-min" = Split-VAE, "clamped-ema" = Asperti & Trentin,
+    "learned" = Dai & Wipf, "fixed"."""
+    gamma_init: Annotated[float | Literal["first-batch"], OBJECTIVE] = "first-batch"
+    """Gamma at the start; 1 = the paper, "first-batch" = the mse of the first batch, for short runs."""
+
+    epochs: Annotated[int, OPTIMISATION] = 100
+    """Passes over the training images."""
+    batch_size: Annotated[int, OPTIMISATION] = 100
+    """Images per optimiser step, over all processes and micro-batches. More than there are images = all of them."""
+    lr: Annotated[float, OPTIMISATION] = 1e-3
+    """Learning rate of Adam (betas .9, .999, eps 1e-7)."""
+    lr_schedule: Annotated[Literal["constant", "cosine"], OPTIMISATION] = "cosine"
+    """"constant" = the paper; "cosine" falls to zero at the end of the last epoch."""
+    warmup_steps: Annotated[int, OPTIMISATION] = 0
+    """Steps over which the rate rises from zero; 0 = none."""
+    clip_norm: Annotated[float | None, OPTIMISATION] = None
+    """Largest norm of the gradient; None = no limit."""
+    accumulate: Annotated[int, OPTIMISATION] = 1
+    """Micro-batches per optimiser step; more need less memory."""
+    ema_decay: Annotated[float, OPTIMISATION] = 0.0
+    """Decay of the running average of the weights that is saved for use, such as .999; 0 = the weights themselves."""
+    seed: Annotated[int, OPTIMISATION] = 0
+    """Decides the initial weights, the order of the images and the noise."""
+    precision: Annotated[Literal["auto", "bf16", "fp32"], OPTIMISATION] = "auto"
+    """"auto" = bf16 where the machine is really faster with it; the loss stays in float32."""
+    compile: Annotated[bool, OPTIMISATION] = False
+    """Compile the model with torch.compile."""
+    device: Annotated[Literal["auto", "cpu"], OPTIMISATION] = "auto"
+    """"auto" = a GPU where there is one."""
+
+    checkpoint_minutes: Annotated[float, RECORDS] = 5.0
+    """Minutes between states to resume from; the last two are kept."""
+    checkpoint_every: Annotated[int, RECORDS] = 0
+    """Steps between states to resume from, as well; 0 = by time only."""
+    snapshot_every: Annotated[int, RECORDS] = 0
+    """Epochs between models kept in snapshots/ for figures along the training; 0 = none."""
+    log_every: Annotated[int, RECORDS] = 50
+    """Steps between lines in log.jsonl."""
+    tracker: Annotated[Literal["none", "tensorboard"], RECORDS] = "none"
+    """Where accelerate sends the log as well."""
+    quiet: Annotated[bool, RECORDS] = False
+    """Print nothing but errors."""
+
+    def __post_init__(self) -> None:
+        """Check types, choices and bounds, so that a wrong value is refused before any work is done."""
+        for name, hint in get_type_hints(type(self)).items():
+            _check_type(name, getattr(self, name), hint)
+        at_least = {
+            "latent_dim": 1, "num_components": 1, "base_channels": 1, "num_scales": 1, "scale_blocks": 1,
+            "blocks_per_scale": 1, "depth_per_block": 1, "embedding_dim": 1, "beta": 0, "epochs": 1, "batch_size": 2,
+            "warmup_steps": 0, "accumulate": 1, "seed": 0, "checkpoint_every": 0, "snapshot_every": 0, "log_every": 1,
+        }  # fmt: skip
+        for name, bound in at_least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"{name} must be at least {bound}, not {getattr(self, name)}.")
+        for name in ("lr", "checkpoint_minutes", "clip_norm", "gamma_init"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not 0 < value < float("inf"):
+                raise InputError(f"{name} must be positive and finite, not {value}.")
+        if not 0 < self.batch_norm_momentum <= 1:
+            raise InputError(f"batch_norm_momentum must lie in (0, 1], not {self.batch_norm_momentum}.")
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay must lie in [0, 1), not {self.ema_decay}.")
+        if self.batch_size % self.accumulate:
+            raise InputError(
+                f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}; choose another."
+            )
+        if self.model == "vae" and self.num_components not in (1, TrainConfig.num_components):
+            raise InputError(f"a vae has one component; use --model splitvae for {self.num_components}.")
+        self.parsed_size()
+
+    def parsed_size(self) -> tuple[int, int] | None:
+        """``image_size`` as (H, W); None = from the data."""
+        if self.image_size is None:
+            return None
+        sides = str(self.image_size).lower().replace("×", "x").split("x")
+        if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 8 for side in sides):
+            raise InputError(
+                f"image_size must be a side of at least 8 such as 64, or height x width such as 48x80, "
+                f"not '{self.image_size}'."
+            )
+        return int(sides[0]), int(sides[-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a flat dict of JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> "TrainConfig":
+        """From a flat dict; unknown keys are refused."""
+        check_names(values, where)
+        return cls(**values)
+
+    def with_changes(self, changes: dict[str, Any]) -> "TrainConfig":
+        """A copy with other values; unknown names are refused with the nearest known one."""
+        check_names(changes, "an option")
+        return replace(self, **changes)
+
+
+def check_names(values: dict[str, Any], where: str) -> None:
+    """Raise InputError for a key that is no field of TrainConfig."""
+    known = {field.name for field in fields(TrainConfig)}
+    for name in values:
+        if name not in known:
+            raise InputError(f"unknown option '{name}' in {where}.{nearest(name, known)}")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Check a value against a field's type: bool, int, float, str, None, a Literal, or a union of them."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    literals = [word for option in options for word in get_args(option)]
+    plain = [option for option in options if isinstance(option, type)]
+    if isinstance(value, str) and literals and str not in plain:
+        if value not in literals:
+            raise InputError(f"{name} is '{value}'.{nearest(value, literals)}")
+        return
+    fits = (
+        (value is None and type(None) in plain)
+        or (isinstance(value, bool) and bool in plain)
+        or (isinstance(value, int) and not isinstance(value, bool) and (int in plain or float in plain))
+        or (isinstance(value, float) and float in plain)
+        or (isinstance(value, str) and str in plain)
+    )
+    if not fits:
+        wanted = " or ".join(["nothing" if option is type(None) else option.__name__ for option in plain] + literals)
+        raise InputError(f"{name} must be {wanted}, not {json.dumps(value, default=str)}.")

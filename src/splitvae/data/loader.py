@@ -1,0 +1,84 @@
+"""Batches whose order depends on (seed, epoch) only, from host memory or resident on the device as uint8."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splitvae.data.cache import ImageCache
+
+
+def seeded(seed: int, purpose: str, index: int) -> torch.Generator:
+    """A CPU generator that is a function of (seed, purpose, index) and of nothing else.
+
+    Noise and order come from here, so an interrupted run needs no saved generator state to go on bit for bit.
+    """
+    words = np.random.SeedSequence([seed, *purpose.encode(), index]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+
+
+class ImageLoader:
+    """Shuffled batches of one split; the last partial batch of an epoch is dropped.
+
+    Args:
+        cache: the prepared data.
+        split: "train" or "test".
+        batch_size: images per optimiser step, over all processes and micro-batches.
+        seed: with the epoch, decides the order.
+        device: where batches go. On a GPU the whole split stays there as uint8 if it fits half of the free memory.
+        flip: mirror each image left to right with probability ½, decided by (seed, epoch).
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        split: str,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        flip: bool = False,
+    ) -> None:
+        self.images, self.rows = cache.images, cache.splits[split]
+        self.batch_size, self.seed, self.flip = batch_size, seed, flip
+        self.device = torch.device(device)
+        self.resident: Tensor | None = None
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if len(self.rows) * self.images[0].nbytes < free // 2:
+                self.resident = torch.from_numpy(self.images[self.rows]).to(self.device)
+        self._epoch = -1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps per epoch: ⌊N / batch_size⌋."""
+        return len(self.rows) // self.batch_size
+
+    def batch(self, epoch: int, index: int, part: slice = slice(None)) -> Tensor:
+        """Batch ``index`` of ``epoch``, or a part of it: (B, C, H, W) float32 in [0, 1] on the device.
+
+        Args:
+            part: which of the ``batch_size`` images; a process and micro-batch takes its own.
+        """
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
+            if self.flip:
+                self._mirror = torch.rand(len(self.rows), generator=seeded(self.seed, "flip", epoch)) < 0.5
+        place = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        x = self._floats(self._order[place][part])
+        if self.flip:
+            mirror = self._mirror[place][part].to(self.device)[:, None, None, None]
+            x = torch.where(mirror, x.flip(3), x)
+        return x
+
+    def fixed(self, n: int) -> Tensor:
+        """The same n images every time, chosen over the whole split: (min(n, N), C, H, W) float32 in [0, 1]."""
+        chosen = torch.randperm(len(self.rows), generator=seeded(0, "fixed", 0))
+        return self._floats(chosen[:n])
+
+    def _floats(self, numbers: Tensor) -> Tensor:
+        if self.resident is not None:
+            pixels = self.resident[numbers.to(self.device)]
+        else:
+            rows = self.rows[numbers.numpy()]
+            pixels = torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True)
+        return pixels.float().div_(255)

@@ -1,0 +1,253 @@
+"""Where pictures come from: scikit-learn's digits, a directory of parquet shards, a folder, an .npz, the hub.
+
+Each source answers three questions: what identifies it cheaply, which splits it has, and what its i-th picture is.
+Nothing is decoded here.
+"""
+
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splitvae.errors import InputError, SplitVAEError
+
+PICTURE_SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2",
+}  # fmt: skip
+TEST_NAMES = ("test", "validation", "valid", "val")  # the first that exists is the test split
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures in order. ``items[i]`` is a path, encoded bytes, or a (H, W) or (H, W, 3) uint8 array."""
+
+    items: Sequence[Any] | np.ndarray
+    names: Sequence[str] | None = None
+    labels: np.ndarray | None = None  # (N,) int64
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of pictures.
+
+    Attributes:
+        name: what the person wrote.
+        identity: found cheaply, before anything is read: (relative paths, sizes, times) or a hub name.
+        load: reads the splits: "train" always, "test" where the source has one.
+        skipped: files that are not pictures.
+    """
+
+    name: str
+    identity: Any
+    load: Callable[[], dict[str, Split]] = field(repr=False)
+    skipped: Sequence[str] = ()
+
+
+def find_source(name: str) -> Source:
+    """Turn what a person wrote into a source: an existing path first, then "digits", then a name on the hub."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _parquet(name, path) if list(path.glob("train-*.parquet")) else _folder(name, path)
+    if path.exists():
+        if path.suffix == ".npz":
+            return Source(name, _stat(path, path.parent), lambda: _read_npz(path))
+        raise InputError(f"{name} is a file; a source is a folder of images, of parquet shards, or an .npz.")
+    if name == "digits":
+        return Source(name, "scikit-learn digits", _read_digits)
+    if name.endswith(".npz") or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise InputError(f"{name} does not exist.")
+    return Source(name, f"hub:{name}", lambda: _read_hub(name))
+
+
+def _stat(path: Path, root: Path) -> list:
+    status = path.stat()
+    return [path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns]
+
+
+def _read_digits() -> dict[str, Split]:
+    """1,797 handwritten digits of 8×8 in 17 grey levels, scaled to 0…255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return {"train": Split(images, labels=digits.target.astype(np.int64))}
+
+
+def _parquet(name: str, path: Path) -> Source:
+    files = sorted(path.glob("*.parquet"))
+    identity = [_stat(file, path) for file in files]
+    shards = {
+        split: [str(file) for file in files if file.name.startswith(f"{split}-")] for split in ("train", *TEST_NAMES)
+    }
+
+    def load() -> dict[str, Split]:
+        datasets = _quiet_datasets()
+        try:
+            data = datasets.load_dataset("parquet", data_files={k: v for k, v in shards.items() if v})
+        except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+            raise InputError(f"{name}: cannot read its parquet shards: {error.__cause__ or error}") from error
+        return _from_dataset(name, data)
+
+    return Source(name, identity, load)
+
+
+def _quiet_datasets() -> Any:
+    """The ``datasets`` library without bars and retry notices: progress and errors are told in our own words."""
+    import datasets
+    from huggingface_hub.utils import logging
+
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    logging.set_verbosity_error()
+    return datasets
+
+
+def _read_hub(name: str) -> dict[str, Split]:
+    datasets = _quiet_datasets()
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        data = datasets.load_dataset(name, download_config=datasets.DownloadConfig(max_retries=1))
+    except (HFValidationError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise InputError(
+            f"{name} is neither an existing path nor a data set on the hub; pass a local copy with --data DIR."
+        ) from error
+    except (OSError, ValueError, ConnectionError, RuntimeError) as error:
+        raise SplitVAEError(
+            f"{name} is no existing path, and the hub could not be reached ({type(error).__name__}); "
+            "pass a local copy with --data DIR (parquet shards, a folder of images, or an .npz)."
+        ) from error
+    return _from_dataset(name, data)
+
+
+class _EncodedColumn(Sequence):
+    """The encoded bytes of a data set's image column."""
+
+    def __init__(self, rows: Any, column: str) -> None:
+        self.rows, self.column = rows, column
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):  # one read of the Arrow table for many rows
+            return [_content(row) for row in self.rows[index][self.column]]
+        return _content(self.rows[index][self.column])
+
+
+def _content(row: dict) -> bytes | Path:
+    """Encoded bytes, or the path of the file that holds them."""
+    return row["bytes"] if row["bytes"] is not None else Path(row["path"])
+
+
+def _from_dataset(name: str, data: Any) -> dict[str, Split]:
+    """Splits of a ``datasets.DatasetDict``: its image column, and its class labels where it has some."""
+    import datasets
+
+    chosen = {"train": "train"}
+    if test := next((name for name in TEST_NAMES if name in data), None):
+        chosen["test"] = test
+    if "train" not in data:
+        raise InputError(f"{name} has no split named train; it has {', '.join(data)}.")
+    features = data["train"].features
+    images = [c for c, f in features.items() if isinstance(f, datasets.Image) or _holds_bytes(f)]
+    if not images:
+        raise InputError(f"{name} has no column of images; its columns are {', '.join(features)}.")
+    label = next((c for c, f in features.items() if isinstance(f, datasets.ClassLabel) or c == "label"), None)
+
+    splits = {}
+    for split, original in chosen.items():
+        rows = data[original].cast_column(images[0], datasets.Image(decode=False))
+        labels = None if label is None else np.asarray(rows[label][:], dtype=np.int64)
+        splits[split] = Split(_EncodedColumn(rows.select_columns([images[0]]), images[0]), labels=labels)
+    return splits
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column is images written without the hub's metadata: a struct of bytes and path."""
+    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+
+
+def _folder(name: str, path: Path) -> Source:
+    """A folder of pictures, with or without train/ and test/; sub-folders are classes where all pictures lie in one."""
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    pictures = [file for file in files if file.suffix.lower() in PICTURE_SUFFIXES]
+    skipped = [str(file.relative_to(path)) for file in files if file.suffix.lower() not in PICTURE_SUFFIXES]
+    if not pictures:
+        held = f"{len(skipped)} files, none of them an image (the first: {skipped[0]})" if skipped else "no files"
+        raise InputError(f"{name} holds {held}; a source is a folder of images, of parquet shards, or an .npz.")
+
+    def load() -> dict[str, Split]:
+        roots = {"train": path}
+        if (path / "train").is_dir():
+            roots = {"train": path / "train"}
+            if test := next((name for name in TEST_NAMES if (path / name).is_dir()), None):
+                roots["test"] = path / test
+        splits = {split: _pictures_below(root, pictures) for split, root in roots.items()}
+        return {split: part for split, part in splits.items() if len(part.items)}
+
+    return Source(name, [_stat(file, path) for file in pictures], load, skipped)
+
+
+def _pictures_below(root: Path, pictures: list[Path]) -> Split:
+    mine = [file for file in pictures if file.is_relative_to(root)]
+    classes = [file.relative_to(root).parts[0] if len(file.relative_to(root).parts) == 2 else None for file in mine]
+    labels = None
+    if mine and None not in classes:
+        known = {label: i for i, label in enumerate(sorted(set(classes)))}  # type: ignore[type-var]
+        labels = np.array([known[label] for label in classes], dtype=np.int64)
+    return Split(mine, [file.relative_to(root).as_posix() for file in mine], labels)
+
+
+def _read_npz(path: Path) -> dict[str, Split]:
+    """Arrays ``train``, ``test``, ``train_labels``, ``test_labels`` of an .npz; only ``train`` is needed."""
+    try:
+        arrays = np.load(path)  # pickled objects stay refused: NumPy's own default
+        names = set(arrays.files)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a readable .npz: {error}.") from error
+    if "train" not in names:
+        raise InputError(f"{path} has no array named train; it has {', '.join(sorted(names)) or 'none'}.")
+    splits = {}
+    for split in ("train", "test"):
+        if split in names:
+            try:
+                images = _as_uint8(arrays[split], f"{path}: {split}")
+                labels = arrays[f"{split}_labels"] if f"{split}_labels" in names else None
+            except (ValueError, zipfile.BadZipFile, OSError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(f"{path}: cannot read the array {split}: {error}.") from error
+            if labels is not None and labels.shape != images.shape[:1]:
+                raise InputError(f"{path}: {split}_labels has the shape {labels.shape}, expected ({len(images)},).")
+            splits[split] = Split(images, labels=None if labels is None else labels.astype(np.int64))
+    return splits
+
+
+def _as_uint8(images: np.ndarray, what: str) -> np.ndarray:
+    """(N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1] → (N, H, W) or (N, H, W, 3) uint8."""
+    if images.ndim == 4:
+        first, last = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+        if first == last:
+            raise InputError(
+                f"{what} has the shape {images.shape}: exactly one of axes 1 and 3 must be 1 or 3 channels."
+            )
+        images = images.transpose(0, 2, 3, 1) if first else images
+        images = images[..., 0] if images.shape[3] == 1 else images
+    elif images.ndim != 3:
+        raise InputError(f"{what} has the shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W).")
+    if len(images) == 0:
+        raise InputError(f"{what} holds no images.")
+    if images.dtype == np.uint8:
+        return images
+    if not np.issubdtype(images.dtype, np.floating):
+        raise InputError(f"{what} is of type {images.dtype}; expected uint8, or floats in [0, 1].")
+    if not np.isfinite(images).all():
+        raise InputError(f"{what} holds NaN or infinite values; remove or repair those images.")
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        raise InputError(f"{what} ranges from {low:g} to {high:g}; floats must lie in [0, 1]: rescale them.")
+    return np.rint(images * 255).astype(np.uint8)

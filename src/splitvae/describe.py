@@ -1,0 +1,136 @@
+"""Figure 6 of the paper in words and numbers: the layers of a model, their shapes, parameters and cost."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from splitvae.errors import InputError, nearest
+from splitvae.models.networks import DenseBlock, ResidualBlock
+from splitvae.models.vae import SplitVAE
+from splitvae.presets import PRESET_SHAPES, PRESETS, resolve
+from splitvae.run import Run
+
+SHOWN = (ResidualBlock, DenseBlock, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """(trainable, with batch norm's statistics): the paper prints the first for MNIST and the second elsewhere."""
+    trainable = sum(p.numel() for p in model.parameters())
+    statistics = sum(b.numel() for name, b in model.named_buffers() if "running_mean" in name or "running_var" in name)
+    return trainable, trainable + statistics
+
+
+def count_flops(model: SplitVAE) -> dict[str, int]:
+    """Floating-point operations per image (a multiply-add counts 2): ``encode``, ``decode`` and a training ``step``."""
+    C, H, W = model.image_shape
+    device = model.mean.weight.device
+    counts = {}
+    x, z = torch.zeros(2, C, H, W, device=device), torch.zeros(2, model.latent_dim, device=device)
+    for name, call in (
+        ("encode", lambda: model.encode(x)),
+        ("decode", lambda: model.decode(z)),
+        ("step", lambda: model(x, z)["loss"].backward()),
+    ):
+        with FlopCounterMode(display=False) as counter:
+            call()
+        counts[name] = counter.get_total_flops() // 2
+    return counts
+
+
+def layers(model: SplitVAE) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...], int]]:
+    """(name, kind, input shape, output shape, parameters) of each block, in the order of the data."""
+    found: list[tuple[str, str, tuple[int, ...], tuple[int, ...], int]] = []
+    inside: set[nn.Module] = set()
+
+    def note(name: str, module: nn.Module) -> None:
+        def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            parameters = sum(p.numel() for p in module.parameters())
+            found.append((name, type(module).__name__, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), parameters))
+
+        hooks.append(module.register_forward_hook(hook))
+
+    hooks: list = []
+    for name, module in model.named_modules():
+        if isinstance(module, SHOWN) and module not in inside:
+            note(name, module)
+            inside.update(module.modules())
+    C, H, W = model.image_shape
+    device = model.mean.weight.device
+    with torch.no_grad():
+        model(torch.zeros(2, C, H, W, device=device), torch.zeros(2, model.latent_dim, device=device))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def activation_bytes(model: SplitVAE) -> int:
+    """Bytes per image that a training step keeps for its backward pass, in float32, as autograd counts them."""
+    C, H, W = model.image_shape
+    device = model.mean.weight.device
+    seen: dict[int, int] = {}
+    parameters = {id(p) for p in model.parameters()}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in parameters and tensor.dim() > 0 and tensor.shape[0] == 2:
+            seen[id(tensor)] = tensor.numel() * tensor.element_size()
+            kept.append(tensor)
+        return tensor
+
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(torch.zeros(2, C, H, W, device=device), torch.zeros(2, model.latent_dim, device=device))
+    return sum(seen.values()) // 2
+
+
+def describe(what: str) -> None:
+    """Print what a preset or a run is."""
+    from splitvae.training.loop import build_model
+
+    console = Console(highlight=False)
+    if what in PRESETS:
+        config, shape = resolve(what), PRESET_SHAPES[what]
+        console.print(f"{what}: {PRESETS[what].card}", soft_wrap=True)
+    elif Path(what).exists():
+        run = Run.open(what)
+        config, shape = run.config, run.image_shape
+        console.print(f"{what}: the recipe {run.record['preset']} on {run.record['data']['source']}", soft_wrap=True)
+    else:
+        raise InputError(f"'{what}' is neither a preset nor a run.{nearest(what, PRESETS)}")
+    with torch.device("meta"):
+        model = build_model(config, shape)
+
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (
+        ("layer", "left"),
+        ("kind", "left"),
+        ("in", "right"),
+        ("out", "right"),
+        ("parameters", "right"),
+    ):
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name, kind, before, after, parameters in layers(model):
+        table.add_row(name, kind, _times(before), _times(after), f"{parameters:,}")
+    console.print(table)
+
+    trainable, total = count_parameters(model)
+    flops = count_flops(model)
+    megabytes = activation_bytes(model) / 2**20
+    console.print(
+        f"\nparameters: {trainable:,} trainable, {total:,} with batch-norm statistics; "
+        f"{4 * total / 2**20:.0f} MiB in float32\n"
+        f"FLOPs per image: encode {flops['encode'] / 1e9:.2f} G, decode {flops['decode'] / 1e9:.2f} G, "
+        f"training step {flops['step'] / 1e9:.1f} G\n"
+        f"memory per image in training: {megabytes:.1f} MiB of activations in float32, "
+        f"{config.batch_size * megabytes / 1024:.1f} GiB for a batch of {config.batch_size}\n"
+        f"objective: SSE/(2γ) + {config.beta:g}·KL, γ by {config.gamma_rule}; "
+        f"{config.epochs} epochs of Adam at {config.lr:g}",
+        soft_wrap=True,
+    )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

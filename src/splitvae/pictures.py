@@ -1,0 +1,95 @@
+"""Images as people see them: rounding to uint8, grids, the rows of the paper's figures 1 to 4, PNG and .npz files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from splitvae.errors import InputError
+from splitvae.files import replacing
+from splitvae.models.vae import Decoded
+
+GAP = 2  # pixels between tiles
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Floats in [0, 1] → uint8 of the same shape, by rounding (truncation would darken every pixel by ½)."""
+    return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def rows_of(decoded: Decoded) -> dict[str, Tensor]:
+    """The rows of the paper's figures 1 to 4, top to bottom: the masks, x̂₁ … x̂_K, x̂; each (B, C or 1, H, W)."""
+    K = decoded.components.shape[1]
+    masks = {"mask": decoded.weights[:, 0]} if K == 2 else {f"mask{k + 1}": decoded.weights[:, k] for k in range(K)}
+    components = {f"x{k + 1}": decoded.components[:, k] for k in range(K)}
+    return (masks | components if K > 1 else {}) | {"x_hat": decoded.x_hat}
+
+
+def mix(decoded: Decoded, generator: torch.Generator | None = None) -> Tensor:
+    """One component per image, chosen uniformly: (B, C, H, W). The paper's "random mix" of x̂₁ and x̂₂."""
+    B, K = decoded.components.shape[:2]
+    chosen = torch.randint(K, (B,), generator=generator).to(decoded.components.device)
+    return decoded.components[torch.arange(B, device=chosen.device), chosen]
+
+
+def grid(rows: Sequence[np.ndarray], zoom: int | None = None) -> Image.Image:
+    """Tile rows of images into one picture.
+
+    Args:
+        rows: each (N, C, H, W) uint8 with C 1 or 3; grey and colour may be mixed, and rows may be of unequal length.
+        zoom: whole-number enlargement; None = such that a tile is at least 48 pixels high.
+    """
+    H, W = rows[0].shape[-2:]
+    columns = max(len(row) for row in rows)
+    canvas = np.full((len(rows) * (H + GAP) + GAP, columns * (W + GAP) + GAP, 3), 255, np.uint8)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            top, left = GAP + r * (H + GAP), GAP + c * (W + GAP)
+            canvas[top : top + H, left : left + W] = image.transpose(1, 2, 0)  # grey is broadcast to RGB
+    picture = Image.fromarray(canvas)
+    zoom = zoom or max(1, -(-48 // H))
+    return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST)
+
+
+def square_grid(images: np.ndarray) -> Image.Image:
+    """Tile (N, C, H, W) uint8 into a picture that is about square."""
+    columns = int(np.ceil(np.sqrt(len(images))))
+    return grid([images[i : i + columns] for i in range(0, len(images), columns)])
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG, atomically."""
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def save_images(rows: dict[str, np.ndarray], out: Path) -> list[Path]:
+    """Write images in the form that the name of ``out`` asks for.
+
+    ``….png``: one grid, a row for each entry of ``rows`` (a square grid if there is one). ``….npz``: the arrays under
+    their names. Anything else is a directory of single PNG files ``00000-x_hat.png``.
+
+    Args:
+        rows: name → (N, C, H, W) uint8.
+
+    Returns:
+        the files written.
+    """
+    if out.suffix.lower() == ".png":
+        save_picture(square_grid(*rows.values()) if len(rows) == 1 else grid(list(rows.values())), out)
+        return [out]
+    if out.suffix.lower() == ".npz":
+        with replacing(out) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **rows)  # type: ignore[arg-type]
+        return [out]
+    if out.suffix:
+        raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
+    paths = []
+    for name, images in rows.items():
+        for i, image in enumerate(images):
+            paths.append(out / (f"{i:05d}.png" if len(rows) == 1 else f"{i:05d}-{name}.png"))
+            save_picture(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), paths[-1])
+    return paths

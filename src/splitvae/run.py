@@ -1,0 +1,141 @@
+"""A run directory, which explains itself: what was asked for, what happened, and the model."""
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splitvae.config import TrainConfig
+from splitvae.errors import InputError
+from splitvae.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from splitvae.data.cache import ImageCache
+    from splitvae.models.vae import SplitVAE
+
+FORMAT_VERSION = 1
+RECORD_KEYS = {"format_version", "preset", "config", "image_shape", "data", "machine", "versions", "git_commit"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or unfinished training run.
+
+    Attributes:
+        path: the directory. It holds ``config.json``, ``log.jsonl``, ``samples/`` (a picture of the training at steps
+            that double, then every epoch), ``model/``, ``summary.json``, and, where asked for or needed, ``state/``,
+            ``snapshots/``, ``densities/``.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: "str | Path | Run") -> "Run":
+        """Open a run directory.
+
+        Raises:
+            InputError: it does not exist, is no run, or its ``config.json`` is damaged or has unknown keys.
+        """
+        run = path if isinstance(path, Run) else cls(Path(path).expanduser())
+        if not run.path.is_dir():
+            raise InputError(f"{run.path} is no directory; pass the --out of a `splitvae train`.")
+        if not (run.path / "config.json").exists():
+            raise InputError(f"{run.path} is no run: it holds no config.json.")
+        _ = run.config
+        return run
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """``config.json``: preset, resolved configuration, image shape, data, machine, versions, git commit."""
+        where = self.path / "config.json"
+        record = read_json(where, "not a run")
+        if not isinstance(record, dict) or record.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{where} is not of this splitvae's format version {FORMAT_VERSION}.")
+        if unknown := set(record) - RECORD_KEYS:
+            raise InputError(f"{where} has the unknown key '{min(unknown)}'; remove it or update splitvae.")
+        if missing := RECORD_KEYS - set(record):
+            raise InputError(f"{where} lacks the key '{min(missing)}'.")
+        return record
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The resolved configuration."""
+        return TrainConfig.from_dict(self.record["config"], str(self.path / "config.json"))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.record["image_shape"])
+
+    @cached_property
+    def model(self) -> "SplitVAE":
+        """The trained model in evaluation mode, on the CPU.
+
+        Raises:
+            InputError: training has not written one yet.
+        """
+        from splitvae.models.pretrained import load_model
+
+        if not (self.path / "model" / "config.json").exists():
+            raise InputError(f"{self.path} has no model yet; go on with: splitvae train --resume {self.path}")
+        return load_model(self.path / "model")
+
+    @cached_property
+    def data(self) -> "ImageCache":
+        """The prepared data that the run was trained on."""
+        return open_data(self.config)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """``summary.json``: steps, images seen, time, and mse, KL, γ and inactive latents at the end."""
+        return read_json(self.path / "summary.json", f"{self.path} is not finished")
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of ``log.jsonl``."""
+        where = self.path / "log.jsonl"
+        return [json.loads(line) for line in where.read_text(encoding="utf-8").splitlines()] if where.exists() else []
+
+
+def open_data(config: TrainConfig) -> "ImageCache":
+    """Prepare the data of a configuration, or find it prepared."""
+    from splitvae.data.cache import prepare
+
+    if config.data is None:
+        raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
+    return prepare(config.data, config.parsed_size(), config.crop, config.fit, config.skip_damaged, config.quiet)
+
+
+def write_record(run: Run, preset: str, config: TrainConfig, cache: "ImageCache", machine: dict[str, Any]) -> None:
+    """Write ``config.json``."""
+    names = ("splitvae", "torch", "accelerate", "numpy", "pillow", "datasets")
+    record = {
+        "format_version": FORMAT_VERSION,
+        "preset": preset,
+        "config": config.to_dict(),
+        "image_shape": list(cache.shape),
+        "data": cache.meta,
+        "machine": {"python": sys.version.split()[0], "system": platform.platform(), **machine},
+        "versions": {name: version(name) for name in names},
+        "git_commit": _git_commit(),
+    }
+    write_json(run.path / "config.json", record)
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, with "-dirty" for changed files; None = no checkout."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
+        )
+        if tracked.returncode:  # installed inside somebody else's checkout
+            return None
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None

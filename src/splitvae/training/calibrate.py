@@ -1,0 +1,36 @@
+"""Weights made ready for use: batch-norm statistics re-estimated on fixed training images."""
+
+import torch
+from torch import nn
+
+from splitvae.data.loader import ImageLoader, seeded
+from splitvae.models.vae import SplitVAE
+
+BATCH = 100
+
+
+@torch.no_grad()
+def calibrate(model: SplitVAE, loader: ImageLoader, images: int = 10_000) -> SplitVAE:
+    """Replace batch norm's running statistics by plain averages over fixed training images.
+
+    With the paper's momentum the running statistics lag a thousand steps behind the weights, and averaged weights have
+    none of their own.
+
+    Args:
+        model: in place; left in evaluation mode.
+        loader: of the training split.
+        images: at most this many, in batches of 100.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: a cumulative average over all batches
+    model.train()
+    x = loader.fixed(images)
+    batches = [part for part in x.split(BATCH) if len(part) > 1]
+    for i, part in enumerate(batches):
+        model(part, torch.randn(len(part), model.latent_dim, generator=seeded(0, "calibrate", i)).to(part.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()

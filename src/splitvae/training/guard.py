@@ -1,0 +1,71 @@
+"""What keeps a run from harm: existing directories, two processes at once, signals."""
+
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from splitvae.errors import InputError
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise InputError if ``path`` cannot become a run directory: it is a file, holds something, or is in use."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; choose another --out.")
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if not overwrite:
+        raise InputError(f"{path} exists already; choose another --out, resume it with --resume, or pass --overwrite.")
+    if not (path / "config.json").exists():
+        raise InputError(f"{path} is not empty and holds no run; --overwrite replaces runs only. Choose another --out.")
+    with only_process_in(path):
+        pass
+
+
+def clear_run(path: Path) -> None:
+    """Remove everything of a run but its lock."""
+    for child in path.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        elif child.name != ".lock":
+            child.unlink()
+
+
+@contextmanager
+def only_process_in(path: Path) -> Iterator[None]:
+    """Hold the run's lock, which the operating system releases when the process ends, however it ends."""
+    path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"{path} is in use by another process; wait for it or stop it.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in the list that is yielded; a second SIGINT interrupts at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # signals reach the main thread only
+        return
+
+    def note(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,304 @@
+"""Training, read from top to bottom: what is asked for, data, model, optimiser, resume, loop.
+
+The loop is the same for every model: ``forward`` gives the objective and its terms, and changes no state but batch
+norm's. Noise and order are functions of (seed, step), so a run that is killed and resumed equals one that was not.
+"""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from splitvae.config import TrainConfig
+from splitvae.data.cache import ImageCache
+from splitvae.data.loader import ImageLoader, seeded
+from splitvae.errors import InputError, Interrupted, SplitVAEError
+from splitvae.models.vae import VAE, SplitVAE
+from splitvae.presets import resolve
+from splitvae.run import Run, open_data, write_record
+from splitvae.training.calibrate import calibrate
+from splitvae.training.checkpoint import TrainingState, load_latest
+from splitvae.training.ema import update_average
+from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
+from splitvae.training.precision import choose_precision
+from splitvae.training.progress import TERMS, Reporter
+from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
+
+# What may change when a run goes on: how long and how fast it trains, where it runs and what it records.
+MAY_CHANGE = {
+    "epochs", "lr", "lr_schedule", "clip_norm", "accumulate", "precision", "compile", "device", "data", "quiet",
+    "checkpoint_minutes", "checkpoint_every", "snapshot_every", "log_every", "tracker",
+}  # fmt: skip
+QUICK_CALIBRATION = 500  # images for the batch norm of a picture along the way; a model for use takes 10,000
+
+
+def train(
+    preset: str | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Run:
+    """Train a model, or go on with a run.
+
+    Args:
+        preset: "digits", "mnist", "fashion-mnist", "cifar10", "celeba"; None = "images", for data of one's own.
+        out: the run directory to make; it must not exist, or hold a run that ``overwrite`` gives up.
+        resume: a run to go on with, instead of ``preset`` and ``out``; a finished one says so and is returned.
+        overwrite: replace the run in ``out``.
+        **changes: fields of ``TrainConfig``; with ``resume``, only those in ``MAY_CHANGE``.
+
+    Returns:
+        the finished run.
+
+    Raises:
+        InputError: wrong options, data or directories; nothing has been changed.
+        Interrupted: after SIGINT or SIGTERM; the state was saved.
+        SplitVAEError: the loss became NaN or infinite, or a file could not be written; the last good state stays.
+
+    Examples:
+        >>> run = train("digits", out="runs/digits", epochs=1)  # doctest: +SKIP
+        >>> run.model.sample(4).shape  # doctest: +SKIP
+        torch.Size([4, 1, 32, 32])
+    """
+    if resume is not None:
+        if preset is not None or out is not None or overwrite:
+            raise InputError("resume goes on with a run as it was begun: leave out the preset, out and overwrite.")
+        run = Run.open(resume)
+        config, name = _resumed_config(run, changes), run.record["preset"]
+    else:
+        if out is None:
+            raise InputError("no run directory: pass --out RUN.")
+        config, name = resolve(preset, **changes), preset or "images"
+        run = Run(Path(out).expanduser())
+        if config.data is None:
+            raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
+
+    tracker = None if config.tracker == "none" else config.tracker
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no", log_with=tracker, project_dir=run.path)
+    main = accelerator.is_main_process
+    if main and resume is None:
+        refuse_existing(run.path, overwrite)
+    cache = open_data(config if main else replace(config, quiet=True))
+    if resume is not None and run.record["data"]["content_hash"] != cache.meta["content_hash"]:
+        raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
+    config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
+    precision, reason = choose_precision(config.precision, accelerator.device)
+    with only_process_in(run.path) if main else nullcontext():
+        if main:
+            if overwrite:
+                clear_run(run.path)
+            machine = {
+                "device": str(accelerator.device), "processes": accelerator.num_processes,
+                "threads": torch.get_num_threads(), "precision": precision, "precision_reason": reason,
+            }  # fmt: skip
+            write_record(run, name, config, cache, machine)
+        accelerator.wait_for_everyone()
+        _fit(run, config, cache, accelerator, bf16=precision == "bf16")
+    if tracker or accelerator.num_processes > 1:
+        accelerator.end_training()
+    return Run(run.path)
+
+
+def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> SplitVAE:
+    """The model of a configuration, with the weights that its seed gives."""
+    network = {
+        name: getattr(config, name)
+        for name in (
+            "latent_dim", "num_components", "base_channels", "num_scales", "scale_blocks", "blocks_per_scale",
+            "depth_per_block", "embedding_dim", "padding", "batch_norm_momentum", "beta", "gamma_rule",
+        )
+    }  # fmt: skip
+    if config.gamma_init != "first-batch":
+        network["gamma_init"] = config.gamma_init
+    torch.manual_seed(config.seed)
+    if config.model == "vae":
+        del network["num_components"]
+        return VAE(image_shape, **network)
+    return SplitVAE(image_shape, **network)
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """The rate of a step (0-based): linear warm-up, then constant or a half cosine to zero at ``total``."""
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    decay = 0.5 * (1 + math.cos(math.pi * step / total)) if config.lr_schedule == "cosine" else 1.0
+    return config.lr * warmup * decay
+
+
+def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelerator, bf16: bool) -> None:
+    """Train until ``config.epochs`` are done, from the newest state in the run if there is one."""
+    device, main = accelerator.device, accelerator.is_main_process
+
+    # Data: a batch is the global one; this process and micro-batch takes its part of it.
+    loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip)
+    size = config.batch_size // (accelerator.num_processes * config.accumulate)
+    total = config.epochs * loader.steps_per_epoch
+
+    # Model, the running average of its weights, and Adam.
+    bare = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = build_model(config, cache.shape).to(device) if config.ema_decay else None
+    optimizer = torch.optim.Adam(
+        bare.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-7, fused=device.type in ("cpu", "cuda")
+    )
+
+    # Resume, before the model is wrapped for several processes.
+    state = TrainingState(bare, optimizer, average)
+    found = load_latest(state, run.path / "state")
+    quiet = config.quiet or not main
+    reporter = Reporter(run.path / "log.jsonl", config, math.prod(cache.shape), state.step, total, quiet, main)
+    if found is not None and state.step >= total and (run.path / "summary.json").exists():
+        reporter.say(f"{run.path} is finished: {config.epochs} epochs. To go on, ask for more with --epochs.")
+        return
+    model = accelerator.prepare(torch.compile(bare) if config.compile else bare)
+    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
+    if config.tracker != "none":
+        accelerator.init_trackers("splitvae", {k: v for k, v in config.to_dict().items() if v is not None})
+        reporter.also = accelerator.log
+    reporter.say(*opening_lines(run, config, bare, cache, accelerator, bf16, found))
+
+    # A second copy of the model gets calibrated weights, for pictures along the way and for use at the end.
+    ready = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def ready_model(images: int) -> SplitVAE:
+        ready.load_state_dict((average or bare).state_dict())
+        with autocast():
+            return calibrate(ready, loader, images)
+
+    def save() -> None:
+        state.seconds += time.monotonic() - clock["began"]
+        clock["began"] = clock["saved"] = time.monotonic()
+        if main:
+            state.save(run.path / "state")
+
+    def micro_batches(step: int) -> list[tuple[Tensor, Tensor]]:
+        """Images and noise of this process in this step, one pair for each micro-batch."""
+        epoch, index = divmod(step, loader.steps_per_epoch)
+        noise = torch.randn(config.batch_size, bare.latent_dim, generator=seeded(config.seed, "noise", step))
+        first = [(m * accelerator.num_processes + accelerator.process_index) * size for m in range(config.accumulate)]
+        return [
+            (
+                loader.batch(epoch, index, slice(i, i + size)).contiguous(memory_format=torch.channels_last),
+                noise[i : i + size].to(device, non_blocking=True),
+            )
+            for i in first
+        ]
+
+    model.train()
+    if found is None and config.gamma_init == "first-batch":
+        with torch.no_grad(), autocast():
+            first = torch.stack([model(x, noise)["mse"] for x, noise in micro_batches(0)]).mean()
+        bare.variance.start_from(accelerator.reduce(first, "mean"))
+
+    buffers = list(bare.buffers())
+    backup = [buffer.clone() for buffer in buffers]
+    clock = {"began": time.monotonic(), "saved": time.monotonic()}
+    with reporter, interrupts() as received:
+        while state.step < total:
+            torch._foreach_copy_(backup, buffers)
+            lr = optimizer.param_groups[0]["lr"] = learning_rate(config, state.step, total)
+
+            # Forward and backward over micro-batches; gradients are exchanged with the last one.
+            values = torch.zeros(len(TERMS), device=device)
+            for m, (x, noise) in enumerate(micro_batches(state.step)):
+                with nullcontext() if m == config.accumulate - 1 else accelerator.no_sync(model):
+                    with autocast():
+                        terms = model(x, noise)
+                    accelerator.backward(terms["loss"] / config.accumulate)
+                values += torch.stack([terms[name].detach() for name in TERMS]) / config.accumulate
+            norm = nn.utils.clip_grad_norm_(bare.parameters(), config.clip_norm or math.inf)
+
+            # One small exchange: the terms' mean over processes, and whether any of them was asked to stop.
+            asked = torch.tensor([float(bool(received))], device=device)
+            values = accelerator.reduce(torch.cat([values, norm.detach()[None], asked]), "mean")
+
+            # Reading a value waits for a GPU, so there it is done once in a while only.
+            look = device.type == "cpu" or (state.step + 1) % config.log_every == 0
+            if look and not torch.isfinite(values).all():
+                if device.type == "cpu":  # only batch norm has moved since the last good step: undo that
+                    torch._foreach_copy_(buffers, backup)
+                    save()
+                raise SplitVAEError(_diverged(values, state.step, run))
+
+            # Adam, then γ by its rule, then the average of the weights.
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            bare.variance.update(values[TERMS.index("mse")])
+            state.step += 1
+            if average is not None:
+                update_average(average, bare, config.ema_decay, state.step)
+
+            # Log, picture, snapshot.
+            reporter.step(state.step, values, lr, look)
+            if main and wants_picture(state.step, loader.steps_per_epoch):
+                with autocast():
+                    save_picture_of(ready_model(QUICK_CALIBRATION), cache, run, state.step)
+                    reporter.inactive = count_inactive(ready, loader)
+            epoch, left = divmod(state.step, loader.steps_per_epoch)
+            if main and config.snapshot_every and left == 0 and epoch % config.snapshot_every == 0:
+                ready_model(10_000).save_pretrained(run.path / "snapshots" / f"epoch-{epoch:04d}")
+
+            # Save what is needed to resume, and leave if asked to.
+            by_step = config.checkpoint_every and state.step % config.checkpoint_every == 0
+            if by_step or time.monotonic() - clock["saved"] > 60 * config.checkpoint_minutes:
+                save()
+            if bool(received) if accelerator.num_processes == 1 else look and values[-1] > 0:
+                save()
+                number = received[0] if received else 15
+                raise Interrupted(
+                    f"stopped at step {state.step} of {total}, and saved. Go on with: "
+                    f"splitvae train --resume {run.path}", number,
+                )  # fmt: skip
+
+        save()
+        if main:
+            model_for_use = ready_model(10_000)
+            model_for_use.save_pretrained(run.path / "model")
+            with autocast():
+                lines = write_summary(model_for_use, cache, run, config, state)
+            reporter.say(*lines)
+
+
+def _resumed_config(run: Run, changes: dict[str, Any]) -> TrainConfig:
+    """The run's configuration with the changes that a resumed run may make."""
+    config = run.config.with_changes(changes)
+    for name in changes:
+        if name not in MAY_CHANGE and getattr(config, name) != getattr(run.config, name):
+            raise InputError(
+                f"{name} of {run.path} is {getattr(run.config, name)} and cannot become {changes[name]} when it is "
+                "resumed; train a new run with --out."
+            )
+    if config.epochs < run.config.epochs:
+        raise InputError(f"{run.path} was asked for {run.config.epochs} epochs; a resumed run may have more, not less.")
+    return config
+
+
+def _fitting_batch(config: TrainConfig, images: int, processes: int) -> TrainConfig:
+    """A batch no larger than the data, in equal parts for all processes and micro-batches."""
+    parts = processes * config.accumulate
+    size = min(config.batch_size, images - images % parts)
+    if size % parts or size // parts < 2:
+        raise InputError(
+            f"a batch of {size} (of {images} training images) must split into {processes} processes × "
+            f"{config.accumulate} micro-batches of at least 2 images; choose another --batch-size or --accumulate."
+        )
+    return replace(config, batch_size=size)
+
+
+def _diverged(values: Tensor, step: int, run: Run) -> str:
+    """Which term is not finite, and what helps."""
+    names = [*TERMS[1:], "gradient norm"]
+    bad = [
+        f"{name} {value}" for name, value in zip(names, values[1:].tolist(), strict=False) if not math.isfinite(value)
+    ]
+    return (
+        f"the loss diverged at step {step}: {', '.join(bad) or 'loss'}. The last good state is kept; "
+        f"go on from it with a smaller rate: splitvae train --resume {run.path} --lr {run.config.lr / 10:g}"
+    )

@@ -1,0 +1,145 @@
+"""What a person sees while a model trains, and ``log.jsonl``, which is always written."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from splitvae.config import TrainConfig
+from splitvae.files import replacing
+
+TERMS = ("loss", "mse", "reconstruction", "kl", "gamma")  # what a model's forward returns, in the order of the log
+PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+class Reporter:
+    """A live bar on a terminal, a line now and then elsewhere, nothing when quiet.
+
+    Args:
+        log: path of ``log.jsonl``; lines after ``start`` are dropped, so that a resumed run tells each step once.
+        config: of the run.
+        values_per_image: C·H·W.
+        start, total: optimiser steps done and in all.
+        quiet: print nothing.
+        writes: whether this is the main process, which alone writes the log.
+
+    Attributes:
+        inactive: number of inactive latents at the last picture; None = not known yet.
+        also: called with (record, step=step) for each line of the log: a tracker.
+    """
+
+    def __init__(
+        self, log: Path, config: TrainConfig, values_per_image: int, start: int, total: int, quiet: bool, writes: bool
+    ) -> None:
+        self.log, self.config, self.total, self.writes = log, config, total, writes
+        self.values_per_image, self.steps_per_epoch = values_per_image, total // config.epochs
+        self.inactive: int | None = None
+        self.also: Callable[..., Any] | None = None
+        if writes:
+            _drop_lines_after(log, start)
+        self.console = Console(quiet=quiet, highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(compact=True), TextColumn("{task.fields[terms]}"),
+            console=self.console, disable=quiet or not self.console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("training", total=total, completed=start, terms="")
+        self._started_at, self._started_step = time.monotonic(), start
+        self._logged_at, self._logged_step = time.monotonic(), start
+        self._printed_at = time.monotonic()
+        self._sums: Tensor | None = None
+
+    def __enter__(self) -> "Reporter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def say(self, *lines: str) -> None:
+        """Print lines, above the bar if there is one."""
+        for line in lines:
+            self.console.print(line, soft_wrap=True)
+
+    def step(self, step: int, values: Tensor, lr: float, look: bool) -> None:
+        """Take note of one optimiser step; every ``log_every`` steps a line of means goes to the log.
+
+        Args:
+            step: steps done.
+            values: TERMS, then the gradient's norm, on the device.
+            lr: the step's learning rate.
+            look: whether values may be read, which waits for a GPU.
+        """
+        if not self.writes:
+            return
+        self._sums = values.clone() if self._sums is None else self._sums.add_(values)
+        if step % self.config.log_every == 0 or step == self.total:
+            self._log(step, values, lr)
+        if look:
+            self._show(step, values)
+
+    def _log(self, step: int, values: Tensor, lr: float) -> None:
+        """Append means since the last line, and γ, the rate and speeds as they are."""
+        assert self._sums is not None
+        steps, now = step - self._logged_step, time.monotonic()
+        loss, mse, reconstruction, kl, _, norm, *_ = (self._sums / steps).tolist()
+        gamma = float(values[TERMS.index("gamma")])
+        record = {
+            "step": step,
+            "epoch": (step - 1) // self.steps_per_epoch,
+            "images_seen": step * self.config.batch_size,
+            "loss": loss,
+            "mse": mse,
+            "reconstruction": reconstruction,
+            "kl": kl,
+            "gamma": gamma,
+            # Negative log-likelihood of the Gaussian decoder: SSE/(2γ) + (D/2)·log 2πγ.
+            "nll": reconstruction + 0.5 * self.values_per_image * math.log(2 * math.pi * gamma),
+            "beta_gamma": self.config.beta * gamma,  # the KL's weight against SSE/2: what shrinks as training goes on
+            "grad_norm": norm,
+            "lr": lr,
+            "sec_per_step": (now - self._logged_at) / steps,
+            "inactive": self.inactive,
+        }
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self.also is not None:
+            self.also({k: v for k, v in record.items() if v is not None}, step=step)
+        self._sums, self._logged_at, self._logged_step = None, now, step
+
+    def _show(self, step: int, values: Tensor) -> None:
+        """Move the bar, or print a line if the last is some time ago."""
+        now = time.monotonic()
+        if self._bar.disable and now - self._printed_at < PLAIN_EVERY:
+            return
+        per_step = (now - self._started_at) / (step - self._started_step)
+        mse, kl, gamma = (float(values[TERMS.index(name)]) for name in ("mse", "kl", "gamma"))
+        inactive = "" if self.inactive is None else f"  inactive {self.inactive}/{self.config.latent_dim}"
+        terms = f"{self.config.batch_size / per_step:,.0f} img/s  mse {mse:.4f}  KL {kl:.1f}  γ {gamma:.4f}{inactive}"
+        epoch = f"epoch {(step - 1) // self.steps_per_epoch + 1}/{self.config.epochs}"
+        if not self._bar.disable:
+            self._bar.update(self._task, completed=step, description=epoch, terms=terms)
+        else:
+            self._printed_at = now
+            self.say(f"{epoch}  {terms}  {(self.total - step) * per_step / 60:.1f} min left")
+
+
+def _drop_lines_after(log: Path, start: int) -> None:
+    """Keep the lines of steps up to ``start``; a line that a kill cut off goes too."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            if json.loads(line)["step"] <= start:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    if len(kept) < len(lines):
+        with replacing(log) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

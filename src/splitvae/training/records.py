@@ -1,0 +1,109 @@
+"""What a run leaves for people: opening lines, pictures of the whole state, the summary at the end."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from splitvae.config import TrainConfig
+from splitvae.data.cache import ImageCache
+from splitvae.data.loader import ImageLoader, seeded
+from splitvae.files import write_json
+from splitvae.models.distributions import DiagonalGaussian, inactive_latents
+from splitvae.models.vae import SplitVAE
+from splitvae.pictures import grid, rows_of, save_picture, to_uint8
+from splitvae.run import Run
+from splitvae.training.checkpoint import TrainingState
+
+PICTURED = 10  # columns of a picture
+PROBED = 1_000  # images that say how many latents are inactive
+
+
+def opening_lines(
+    run: Run,
+    config: TrainConfig,
+    model: SplitVAE,
+    cache: ImageCache,
+    accelerator: Accelerator,
+    bf16: bool,
+    found: Path | None,
+) -> list[str]:
+    """What is about to happen, in two or three lines."""
+    C, H, W = cache.shape
+    counts, processes = cache.meta["counts"], accelerator.num_processes
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = [
+        f"{config.data}: {counts['train']:,} training and {counts['test']:,} test images of {C}×{H}×{W}",
+        f"{type(model).__name__} with {parameters:,} parameters on {accelerator.device.type}"
+        f"{f' × {processes}' if processes > 1 else ''} in {'bf16' if bf16 else 'float32'}, run {run.path}",
+    ]
+    if count := cache.meta["not_images"]["count"]:
+        lines.append(f"skipped {count} files that are no images, such as {cache.meta['not_images']['first'][0]}")
+    if count := cache.meta["damaged"]["count"]:
+        lines.append(f"skipped {count} damaged images, such as {cache.meta['damaged']['first'][0]}")
+    if found is not None:
+        lines.append(f"resumed from {found.name}")
+    return lines
+
+
+def wants_picture(step: int, steps_per_epoch: int) -> bool:
+    """Early at steps that double (1, 2, 4, 8 …), then at the end of every epoch."""
+    doubling = step & (step - 1) == 0
+    return step % steps_per_epoch == 0 or (doubling and step < steps_per_epoch)
+
+
+@torch.no_grad()
+def save_picture_of(model: SplitVAE, cache: ImageCache, run: Run, step: int) -> None:
+    """Write ``samples/step-….png``: test images; masks, components and x̂ of their reconstructions, then of samples."""
+    device = model.mean.weight.device
+    x = ImageLoader(cache, "test", 1, 0, device).fixed(PICTURED)
+    z = torch.randn(PICTURED, model.latent_dim, generator=seeded(0, "picture", 0)).to(device)
+    rows = [x, *rows_of(model.decode(model.encode(x).mode())).values(), *rows_of(model.decode(z)).values()]
+    save_picture(grid([to_uint8(row) for row in rows]), run.path / "samples" / f"step-{step:07d}.png")
+
+
+@torch.no_grad()
+def encode_all(model: SplitVAE, images: torch.Tensor) -> DiagonalGaussian:
+    """The posterior of many images (N, C, H, W), in batches."""
+    parts = [model.encode(part) for part in images.split(500)]
+    return DiagonalGaussian(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
+
+
+def count_inactive(model: SplitVAE, loader: ImageLoader) -> int:
+    """Inactive latents (by the variance of the mean) over fixed training images."""
+    return inactive_latents(encode_all(model, loader.fixed(PROBED)))["by_mean"]
+
+
+@torch.no_grad()
+def write_summary(model: SplitVAE, cache: ImageCache, run: Run, config: TrainConfig, state: TrainingState) -> list[str]:
+    """Write ``summary.json`` and return it in words: what the model does on (up to 10,000) test images.
+
+    ``mse`` is of reconstructions from the posterior mean.
+    """
+    device = model.mean.weight.device
+    x = ImageLoader(cache, "test", 1, 0, device).fixed(10_000)
+    posterior = encode_all(model, x)
+    errors = [
+        (model.decode(z).x_hat - part).square().mean(dim=(1, 2, 3))
+        for part, z in zip(x.split(500), posterior.mode().split(500), strict=True)
+    ]
+    summary: dict[str, Any] = {
+        "epochs": config.epochs,
+        "steps": state.step,
+        "images_seen": state.step * config.batch_size,
+        "training_seconds": round(state.seconds, 1),
+        "test_images": len(x),
+        "mse": float(torch.cat(errors).mean()),
+        "kl": float(posterior.kl().mean()),
+        "gamma": float(model.variance.value()),
+        "latent_dim": model.latent_dim,
+        "inactive_latents": inactive_latents(posterior),
+    }
+    write_json(run.path / "summary.json", summary)
+    inactive = summary["inactive_latents"]["by_mean"]
+    return [
+        f"test: mse {summary['mse']:.4f}, KL {summary['kl']:.1f} nats, γ {summary['gamma']:.4f}, "
+        f"{inactive} of {model.latent_dim} latents inactive; trained for {state.seconds / 60:.1f} min",
+        f"the model is in {run.path / 'model'}, pictures of the training in {run.path / 'samples'}",
+    ]
