@@ -86,6 +86,8 @@ class TrainConfig:
     """Decides the initial weights, the order of the images and the noise."""
     precision: Annotated[Literal["auto", "bf16", "fp32"], OPTIMISATION] = "auto"
     """"auto" = bf16 where the machine is really faster with it; the loss stays in float32."""
+    sync_batch_norm: Annotated[bool, OPTIMISATION] = True
+    """With several processes: batch norm over the global batch, so that they train the model that one would."""
     compile: Annotated[bool, OPTIMISATION] = False
     """Compile the model with torch.compile."""
     device: Annotated[Literal["auto", "cpu"], OPTIMISATION] = "auto"

@@ -69,10 +69,14 @@ def open_picture(item: Path | bytes | np.ndarray) -> Image.Image:
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's ways to say that it knows no such format
         reason = getattr(error, "strerror", None) or "not an image that Pillow reads"
         raise InputError(reason) from error
+    refusal = ""
     if picture.width * picture.height > MAX_PIXELS:
-        raise InputError(f"a decompression bomb of {picture.width}×{picture.height} pixels")
-    if picture.mode not in GREY_MODES | COLOUR_MODES:
-        raise InputError(f"of the mode {picture.mode}, which has no fixed range")
+        refusal = f"a decompression bomb of {picture.width}×{picture.height} pixels"
+    elif picture.mode not in GREY_MODES | COLOUR_MODES:
+        refusal = f"of the mode {picture.mode}, which has no fixed range"
+    if refusal:
+        picture.close()
+        raise InputError(refusal)
     return picture
 
 

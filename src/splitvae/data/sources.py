@@ -5,6 +5,7 @@ Nothing is decoded here.
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,22 +206,17 @@ def _pictures_below(root: Path, pictures: list[Path]) -> Split:
 def _read_npz(path: Path) -> dict[str, Split]:
     """Arrays ``train``, ``test``, ``train_labels``, ``test_labels`` of an .npz; only ``train`` is needed."""
     try:
-        arrays = np.load(path)  # pickled objects stay refused: NumPy's own default
-        names = set(arrays.files)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        with open(path, "rb") as raw, np.load(raw) as file:  # pickled objects stay refused: NumPy's own default
+            wanted = ("train", "test", "train_labels", "test_labels")
+            names, arrays = file.files, {name: file[name] for name in wanted if name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not a readable .npz: {error}.") from error
     if "train" not in names:
         raise InputError(f"{path} has no array named train; it has {', '.join(sorted(names)) or 'none'}.")
     splits = {}
     for split in ("train", "test"):
         if split in names:
-            try:
-                images = _as_uint8(arrays[split], f"{path}: {split}")
-                labels = arrays[f"{split}_labels"] if f"{split}_labels" in names else None
-            except (ValueError, zipfile.BadZipFile, OSError) as error:
-                if isinstance(error, InputError):
-                    raise
-                raise InputError(f"{path}: cannot read the array {split}: {error}.") from error
+            images, labels = _as_uint8(arrays[split], f"{path}: {split}"), arrays.get(f"{split}_labels")
             if labels is not None and labels.shape != images.shape[:1]:
                 raise InputError(f"{path}: {split}_labels has the shape {labels.shape}, expected ({len(images)},).")
             splits[split] = Split(images, labels=None if labels is None else labels.astype(np.int64))

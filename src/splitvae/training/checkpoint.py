@@ -49,6 +49,11 @@ class TrainingState:
             if target.exists():  # the same step again, as after an interrupt right behind a checkpoint
                 shutil.rmtree(target)
             os.replace(temporary, target)
+        except OSError as error:
+            raise SplitVAEError(
+                f"cannot save the training state in {directory}: {error.strerror or error}. Free some space; the state "
+                "before it is kept."
+            ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for old in saved_states(directory)[:-KEPT]:

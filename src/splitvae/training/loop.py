@@ -30,11 +30,12 @@ from splitvae.training.guard import clear_run, interrupts, only_process_in, refu
 from splitvae.training.precision import choose_precision
 from splitvae.training.progress import TERMS, Reporter
 from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
+from splitvae.training.sync_norm import synchronise
 
 # What may change when a run goes on: how long and how fast it trains, where it runs and what it records.
 MAY_CHANGE = {
     "epochs", "lr", "lr_schedule", "clip_norm", "accumulate", "precision", "compile", "device", "data", "quiet",
-    "checkpoint_minutes", "checkpoint_every", "snapshot_every", "log_every", "tracker",
+    "checkpoint_minutes", "checkpoint_every", "snapshot_every", "log_every", "tracker", "sync_batch_norm",
 }  # fmt: skip
 QUICK_CALIBRATION = 500  # images for the batch norm of a picture along the way; a model for use takes 10,000
 
@@ -157,6 +158,8 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     if found is not None and state.step >= total and (run.path / "summary.json").exists():
         reporter.say(f"{run.path} is finished: {config.epochs} epochs. To go on, ask for more with --epochs.")
         return
+    if accelerator.num_processes > 1 and config.sync_batch_norm:
+        synchronise(bare)
     model = accelerator.prepare(torch.compile(bare) if config.compile else bare)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     if config.tracker != "none":

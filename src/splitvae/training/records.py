@@ -1,5 +1,6 @@
 """What a run leaves for people: opening lines, pictures of the whole state, the summary at the end."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ def opening_lines(
         lines.append(f"skipped {count} files that are no images, such as {cache.meta['not_images']['first'][0]}")
     if count := cache.meta["damaged"]["count"]:
         lines.append(f"skipped {count} damaged images, such as {cache.meta['damaged']['first'][0]}")
+    if processes == 1 and "MASTER_ADDR" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        lines.append(
+            "note: `accelerate launch --cpu` starts one process unless it is given --mpirun_hostfile; for two, use: "
+            "torchrun --nproc-per-node 2 -m splitvae train … --device cpu"
+        )
     if found is not None:
         lines.append(f"resumed from {found.name}")
     return lines

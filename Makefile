@@ -1,0 +1,34 @@
+# Everything a fresh machine needs: each target makes its own .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv/.installed
+	$(BIN)/splitvae train digits --out $(DEMO) --overwrite
+	$(BIN)/splitvae decompose $(DEMO) --n 12 --out $(DEMO)/decomposition.png
+	$(BIN)/splitvae sample $(DEMO) --n 64 --out $(DEMO)/samples.png
+	$(BIN)/splitvae sample $(DEMO) --n 12 --output all --out $(DEMO)/sampled-rows.png
+	@echo
+	@echo "Look at $(DEMO)/samples.png (64 new digits) and at $(DEMO)/decomposition.png: test digits, the mask σ,"
+	@echo "the two images that it blends, and the blend. Next: $(BIN)/splitvae train --data FOLDER --out runs/mine"
+
+test: lint
+	$(BIN)/python -m pytest --durations=10
+
+test-all: .venv/.installed
+	$(BIN)/python -m pytest -m slow --durations=10
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

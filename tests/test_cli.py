@@ -1,0 +1,211 @@
+"""Promises about the command: what it writes, and one clear line for every mistake."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_options
+from PIL import Image
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+@pytest.fixture
+def run(npz: Path, tmp_path: Path, splitvae: Call) -> Path:
+    path = tmp_path / "run"
+    status, out, err = splitvae("train", "--data", npz, "--out", path, *tiny_options())
+    assert (status, err) == (0, "")
+    assert "48 training and 12 test images of 3×16×16" in out
+    assert "latents inactive" in out
+    return path
+
+
+def test_info_prints_the_papers_counts(splitvae: Call):
+    for preset, counts in {
+        "mnist": ("12,793,667", "12,799,299"),
+        "cifar10": ("13,055,511", "13,061,143"),
+        "celeba": ("28,981,683", "28,989,363"),
+    }.items():
+        status, out, _ = splitvae("info", preset)
+        assert status == 0
+        assert f"parameters: {counts[0]} trainable, {counts[1]} with batch-norm statistics" in out
+        assert "encoder.stem" in out
+        assert "training step" in out
+
+
+def test_info_describes_a_run(run: Path, splitvae: Call):
+    status, out, _ = splitvae("info", run)
+    assert status == 0
+    assert "3×16×16" in out
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [("x_hat", ["x_hat"]), ("all", ["mask", "x1", "x2", "x_hat"]), ("mask", ["mask"]), ("components", ["x1", "x2"])],
+)
+def test_sample_writes_grids_arrays_and_files(output, names, run: Path, tmp_path: Path, splitvae: Call):
+    assert splitvae("sample", run, "--n", 6, "--output", output, "--out", tmp_path / "s.png")[0] == 0
+    assert size_of(tmp_path / "s.png")[0] > 32
+    assert splitvae("sample", run, "--n", 6, "--output", output, "--out", tmp_path / "s.npz")[0] == 0
+    arrays = np.load(tmp_path / "s.npz")
+    assert arrays.files == names
+    assert all(arrays[name].shape == (6, 1 if name == "mask" else 3, 16, 16) for name in names)
+    assert all(arrays[name].dtype == np.uint8 for name in names)
+    assert splitvae("sample", run, "--n", 6, "--output", output, "--out", tmp_path / "folder")[0] == 0
+    assert len(list((tmp_path / "folder").glob("*.png"))) == 6 * len(names)
+
+
+def test_samples_depend_on_the_seed_alone(run: Path, tmp_path: Path, splitvae: Call):
+    for name, seed, n in (("a", 1, 4), ("b", 1, 4), ("c", 2, 4)):
+        splitvae("sample", run, "--n", n, "--seed", seed, "--output", "mix", "--out", tmp_path / f"{name}.npz")
+    a, b, c = (np.load(tmp_path / f"{name}.npz")["mix"] for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_encode_writes_codes_in_the_order_of_the_source(
+    run: Path, npz: Path, folder: Path, tmp_path: Path, splitvae: Call
+):
+    assert splitvae("encode", run, npz, "--out", tmp_path / "codes.npz")[0] == 0
+    codes = np.load(tmp_path / "codes.npz")
+    assert codes["mean"].shape == codes["logvar"].shape == (60, 4)
+    assert codes["labels"].tolist() == [i % 3 for i in range(60)]
+    assert splitvae("encode", run, folder, "--out", tmp_path / "f.npz")[0] == 0
+    assert np.load(tmp_path / "f.npz")["names"][:2].tolist() == ["00.png", "01.png"]
+    assert splitvae("encode", run, npz, "--split", "test", "--out", tmp_path / "t.npz")[0] == 0
+    assert np.array_equal(np.load(tmp_path / "t.npz")["mean"], codes["mean"][48:])
+
+
+def test_decompose_shows_files_or_the_runs_own_test_images(run: Path, folder: Path, tmp_path: Path, splitvae: Call):
+    files = sorted(folder.glob("*.png"))[:3]
+    assert splitvae("decompose", run, *files, "--out", tmp_path / "d.npz")[0] == 0
+    arrays = np.load(tmp_path / "d.npz")
+    assert arrays.files == ["x", "mask", "x1", "x2", "x_hat"]
+    mask, x1, x2 = (arrays[name].astype(float) for name in ("mask", "x1", "x2"))
+    assert np.abs(mask / 255 * x1 + (1 - mask / 255) * x2 - arrays["x_hat"]).max() <= 2  # each was rounded
+    assert splitvae("decompose", run, "--n", 4, "--out", tmp_path / "d.png")[0] == 0
+    width, height = size_of(tmp_path / "d.png")
+    assert height > width
+
+
+def test_train_resumes_from_the_command_line(run: Path, splitvae: Call):
+    status, out, _ = splitvae("train", "--resume", run)
+    assert status == 0
+    assert "is finished" in out
+    status, out, _ = splitvae("train", "--resume", run, "--epochs", 2)
+    assert status == 0
+    assert "resumed from step-000000006" in out
+    assert json.loads((run / "summary.json").read_text())["epochs"] == 2
+    status, _, err = splitvae("train", "--resume", run, "--latent-dim", 9)
+    assert status == 2
+    assert "cannot become 9" in err
+
+
+def test_a_vae_and_a_non_square_folder_train(folder: Path, tmp_path: Path, splitvae: Call):
+    options = tiny_options(model="vae", image_size="12x10")
+    assert splitvae("train", "--data", folder, "--out", tmp_path / "vae", *options, "--quiet") == (0, "", "")
+    assert splitvae("sample", tmp_path / "vae", "--n", 2, "--out", tmp_path / "v.npz")[0] == 0
+    assert np.load(tmp_path / "v.npz")["x_hat"].shape == (2, 3, 12, 10)
+    status, _, err = splitvae("sample", tmp_path / "vae", "--n", 2, "--output", "mask", "--out", tmp_path / "m.png")
+    assert status == 2
+    assert "one component" in err
+
+
+def test_splits_of_many_components_have_a_row_each(npz: Path, tmp_path: Path, splitvae: Call):
+    assert splitvae("train", "--data", npz, "--out", tmp_path / "k", *tiny_options(num_components=3))[0] == 0
+    assert splitvae("sample", tmp_path / "k", "--n", 2, "--output", "all", "--out", tmp_path / "k.npz")[0] == 0
+    assert np.load(tmp_path / "k.npz").files == ["mask1", "mask2", "mask3", "x1", "x2", "x3", "x_hat"]
+
+
+MISTAKES = [
+    (["trian"], "Did you mean \"train\"?"),
+    (["train", "digits"], "no run directory: pass --out RUN."),
+    (["train", "mnits", "--out", "OUT"], "unknown preset 'mnits'. Did you mean 'mnist'?"),
+    (["train", "digits", "--out", "OUT", "--latnt-dim", "3"], "Did you mean --latent-dim?"),
+    (["train", "digits", "--out", "OUT", "--latent-dim", "0"], "latent_dim must be at least 1, not 0."),
+    (["train", "digits", "--out", "OUT", "--num-components", "0"], "num_components must be at least 1, not 0."),
+    (["train", "digits", "--out", "OUT", "--epochs", "many"], "unable to convert \"many\" into int"),
+    (["train", "digits", "--out", "OUT", "--gamma-rule", "fixd"], "fixd"),
+    (["train", "digits", "--out", "OUT", "--gamma-init", "0"], "gamma_init must be positive"),
+    (["train", "digits", "--out", "OUT", "--image-size", "3"], "at least 8"),
+    (["train", "--out", "OUT"], "no data: pass --data"),
+    (["train", "--data", "./nowhere", "--out", "OUT"], "./nowhere does not exist."),
+    (["train", "--resume", "nowhere"], "nowhere is no directory"),
+    (["sample", "nowhere", "--out", "x.png"], "nowhere"),
+    (["info", "mnits"], "Did you mean 'mnist'?"),
+    (["train", "digits", "--out"], "requires an argument"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_a_mistake_gets_one_line_and_status_2(arguments, words, tmp_path: Path, splitvae: Call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = splitvae(*["run" if a == "OUT" else a for a in arguments])
+    assert status in (1, 2) if "sample" in arguments else status == 2
+    assert words in err
+    assert err.startswith("splitvae: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Path, splitvae: Call):
+    (tmp_path / "notes.txt").write_text("hello")
+    for arguments, words in (
+        (["sample", run, "--n", "0", "--out", "s.png"], "--n must be at least 1"),
+        (["sample", run, "--out", tmp_path / "s.jpg"], "ends in .png or .npz"),
+        (["sample", run, "--temperature", "0", "--out", "s.png"], "--temperature must be positive"),
+        (["decompose", run, tmp_path / "notes.txt", "--out", "d.png"], "notes.txt: not an image"),
+        (["decompose", run, tmp_path / "missing.png", "--out", "d.png"], "missing.png: No such file"),
+        (["encode", run, "digits", "--out", tmp_path / "c.npz"], "images of 1 channel(s)"),
+        (["encode", run, folder, "--out", tmp_path / "c.txt"], "ends in .npz"),
+        (["train", "--resume", tmp_path], "holds no config.json"),
+    ):
+        status, _, err = splitvae(*arguments)
+        assert status == 2, arguments
+        assert words in err
+        assert err.count("\n") == 1
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"colour": "red"}))
+    assert "unknown key 'colour'" in splitvae("info", run)[2]
+    config["config"]["colour"] = "red"
+    (run / "config.json").write_text(json.dumps(config))
+    assert "unknown option 'colour'" in splitvae("info", run)[2]
+    (run / "config.json").write_text("{")
+    assert "not valid JSON" in splitvae("info", run)[2]
+    (run / "model" / "model.safetensors").write_bytes(b"x")
+    assert "truncated or foreign" in splitvae("sample", run, "--out", tmp_path / "s.png")[2]
+
+
+def test_help_tells_every_option_and_an_example(splitvae: Call):
+    status, out, _ = splitvae("train", "--help")
+    assert status == 0
+    text = " ".join(out.replace("│", " ").split())
+    assert "--latent-dim" in text
+    assert "Number of latent variables" in text
+    assert "splitvae train digits --out runs/digits" in text
+    for command in ("sample", "encode", "decompose", "info"):
+        assert f"Example: splitvae {command}" in " ".join(splitvae(command, "--help")[1].split())
+
+
+def test_wrong_usage_answers_without_loading_pytorch():
+    call = "run(['train', 'mnits', '--out', 'x'])"
+    code = f"import sys; from splitvae.cli import run; print({call}, 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["2", "False"]
+
+
+def test_debug_shows_the_traceback(splitvae: Call):
+    from splitvae import InputError
+
+    with pytest.raises(InputError):
+        splitvae("info", "mnits", "--debug")

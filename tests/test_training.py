@@ -1,0 +1,318 @@
+"""Promises about training: the same weights however it is cut, nothing lost, errors that say what helps."""
+
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, pixels
+
+from splitvae import InputError, Run, SplitVAEError, train
+from splitvae.errors import Interrupted
+from splitvae.models.vae import SplitVAE
+from splitvae.presets import PRESETS, resolve
+from splitvae.training import checkpoint, loop
+from splitvae.training.loop import learning_rate
+
+QUICK = TINY | {"batch_size": 8, "precision": "fp32", "quiet": True, "log_every": 2, "device": "cpu"}
+
+
+def weights(run: Run, name: str = "model") -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(run.path / name / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Cut(Exception):
+    """Stands for a kill: nothing is saved on the way out."""
+
+
+def cut_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    def batch(self: object, epoch: int, index: int, part: slice = slice(None)) -> torch.Tensor:
+        if epoch * self.steps_per_epoch + index == step:  # type: ignore[attr-defined]
+            raise Cut
+        return real(self, epoch, index, part)
+
+    real = loop.ImageLoader.batch
+    patch.setattr(loop.ImageLoader, "batch", batch)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema_decay": 0.9, "lr_schedule": "constant", "warmup_steps": 3, "flip": True},
+        {"accumulate": 2, "gamma_rule": "learned", "gamma_init": 1.0, "clip_norm": 50.0, "num_components": 3},
+    ],
+)
+def test_a_run_that_was_cut_and_resumed_equals_one_that_was_not(changes, npz: Path, tmp_path: Path, monkeypatch):
+    options = QUICK | {"data": str(npz), "epochs": 2, "checkpoint_every": 3} | changes
+    whole = train(out=tmp_path / "whole", **options)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(5, patch)
+        train(out=tmp_path / "cut", **options)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(7, patch)
+        train(resume=tmp_path / "cut")
+    resumed = train(resume=tmp_path / "cut")
+    assert same(weights(whole), weights(resumed))
+    timing = {"sec_per_step", "inactive"}
+    logs = [[{k: v for k, v in line.items() if k not in timing} for line in run.log()] for run in (whole, resumed)]
+    assert [line["step"] for line in logs[1]] == [2, 4, 6, 8, 10, 12]
+    assert logs[0][-1] == logs[1][-1]
+
+
+def test_micro_batches_see_the_same_noise_and_images(npz: Path, tmp_path: Path):
+    # Batch norm sees smaller batches, so losses differ a little; the first step's mse is over the same images.
+    runs = [
+        train(
+            out=tmp_path / str(a), data=str(npz), epochs=1, accumulate=a, gamma_init=1.0, **(QUICK | {"log_every": 1})
+        )
+        for a in (1, 2)
+    ]
+    first, second = (run.log()[0] for run in runs)
+    assert first["mse"] == pytest.approx(second["mse"], rel=0.2)
+    assert first["images_seen"] == second["images_seen"] == 8
+
+
+def test_more_epochs_may_be_asked_for_and_a_finished_run_says_so(npz: Path, tmp_path: Path, capsys):
+    options = QUICK | {"data": str(npz), "lr_schedule": "constant"}
+    train(out=tmp_path / "run", epochs=1, **options)
+    before = weights(Run(tmp_path / "run"))
+    train(resume=tmp_path / "run", quiet=False)
+    assert "is finished: 1 epochs" in capsys.readouterr().out
+    assert same(before, weights(Run(tmp_path / "run")))
+    longer = train(resume=tmp_path / "run", epochs=2, quiet=True)
+    whole = train(out=tmp_path / "whole", epochs=2, **options)
+    assert same(weights(longer), weights(whole))
+    assert longer.config.epochs == 2
+
+
+def test_resuming_before_the_first_checkpoint_starts_afresh(npz: Path, tmp_path: Path, monkeypatch):
+    options = QUICK | {"data": str(npz), "epochs": 1}
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(2, patch)
+        train(out=tmp_path / "cut", **options)
+    assert not checkpoint.saved_states(tmp_path / "cut" / "state")
+    whole = train(out=tmp_path / "whole", **options)
+    assert same(weights(train(resume=tmp_path / "cut")), weights(whole))
+
+
+def test_the_last_two_states_are_kept_and_a_damaged_one_falls_back(npz: Path, tmp_path: Path):
+    options = QUICK | {"data": str(npz), "epochs": 1, "checkpoint_every": 2}
+    run = train(out=tmp_path / "run", **options)
+    states = checkpoint.saved_states(run.path / "state")
+    assert [path.name for path in states] == ["step-000000004", "step-000000006"]
+    before = weights(run)
+    (states[1] / "state.safetensors").write_bytes(b"cut off")
+    assert same(before, weights(train(resume=run.path)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_leave_with_their_status(number, npz: Path, tmp_path: Path, monkeypatch):
+    options = QUICK | {"data": str(npz), "epochs": 2}
+    real = SplitVAE.forward
+    calls = []
+
+    def forward(self: SplitVAE, *arguments: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.training and torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) == 4:
+                os.kill(os.getpid(), number)
+        return real(self, *arguments)
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Interrupted, match="stopped at step 4 of 12, and saved") as caught,
+    ):
+        patch.setattr(SplitVAE, "forward", forward)
+        train(out=tmp_path / "run", **options)
+    assert caught.value.exit_status == 128 + number
+    whole = train(out=tmp_path / "whole", **options)
+    assert same(weights(train(resume=tmp_path / "run")), weights(whole))
+
+
+def test_a_nan_stops_at_the_last_good_state_and_says_which_term(npz: Path, tmp_path: Path, monkeypatch):
+    options = QUICK | {"data": str(npz), "epochs": 2}
+    real = SplitVAE.encode
+
+    def encode(self: SplitVAE, x: torch.Tensor) -> object:
+        posterior = real(self, x)
+        if self.training and torch.is_grad_enabled():
+            calls.append(1)
+            if len(calls) == 5:
+                posterior.mean.data[0] = float("nan")
+        return posterior
+
+    calls: list[int] = []
+    with monkeypatch.context() as patch, pytest.raises(SplitVAEError, match=r"diverged at step 4: .*kl nan.*--lr"):
+        patch.setattr(SplitVAE, "encode", encode)
+        train(out=tmp_path / "run", **options)
+    assert not isinstance(SplitVAEError("x"), InputError)
+    [state] = checkpoint.saved_states(tmp_path / "run" / "state")
+    from safetensors.torch import load_file
+
+    assert all(torch.isfinite(value).all() for value in load_file(state / "state.safetensors").values())
+    whole = train(out=tmp_path / "whole", **options)
+    assert same(weights(train(resume=tmp_path / "run")), weights(whole))
+
+
+def test_a_full_disk_keeps_the_state_that_was_there(npz: Path, tmp_path: Path, monkeypatch):
+    options = QUICK | {"data": str(npz), "epochs": 1, "checkpoint_every": 2}
+    real = os.replace
+
+    def replace(source: object, target: object) -> None:
+        if "step-000000004" in str(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(SplitVAEError, match="No space left on device"):
+        patch.setattr(os, "replace", replace)
+        train(out=tmp_path / "run", **options)
+    assert [path.name for path in checkpoint.saved_states(tmp_path / "run" / "state")] == ["step-000000002"]
+    assert not [path for path in (tmp_path / "run" / "state").iterdir() if path.name.startswith(".")]
+    whole = train(out=tmp_path / "whole", **options)
+    assert same(weights(train(resume=tmp_path / "run")), weights(whole))
+
+
+def test_existing_directories_are_never_lost(npz: Path, tmp_path: Path):
+    options = QUICK | {"data": str(npz), "epochs": 1}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="exists already"):
+        train(out=tmp_path / "mine", **options)
+    with pytest.raises(InputError, match="holds no run"):
+        train(out=tmp_path / "mine", overwrite=True, **options)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+    run = train(out=tmp_path / "run", **options)
+    (run.path / "samples" / "old.png").touch()
+    with pytest.raises(InputError, match="exists already; choose another --out, resume it"):
+        train(out=run.path, **options)
+    train(out=run.path, overwrite=True, **options)
+    assert not (run.path / "samples" / "old.png").exists()
+
+
+def test_a_second_process_is_kept_out_of_a_run(npz: Path, tmp_path: Path):
+    from splitvae.training.guard import only_process_in
+
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
+    with only_process_in(run.path):
+        for arguments in (
+            {"resume": run.path, "epochs": 2},
+            {"out": run.path, "overwrite": True, "data": str(npz), **QUICK},
+        ):
+            with pytest.raises(InputError, match="in use by another process"):
+                train(**arguments)
+    train(resume=run.path, epochs=2)
+
+
+def test_a_resumed_run_keeps_its_architecture_seed_and_data(npz: Path, folder: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
+    for changes, words in (
+        ({"latent_dim": 5}, "latent_dim of .* is 4 and cannot become 5"),
+        ({"seed": 1}, "seed of"),
+        ({"data": str(folder)}, "is not the data"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"epoch": 3}, "unknown option 'epoch' .* Did you mean 'epochs'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            train(resume=run.path, **changes)
+    longer = train(resume=run.path, epochs=2)
+    with pytest.raises(InputError, match="may have more, not less"):
+        train(resume=longer.path, epochs=1)
+
+
+def test_a_run_directory_explains_itself(npz: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=2, snapshot_every=1, ema_decay=0.99, **QUICK)
+    record = json.loads((run.path / "config.json").read_text())
+    assert record["image_shape"] == [3, 16, 16]
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0] or torch.__version__
+    assert record["data"]["content_hash"] == run.data.meta["content_hash"]
+    assert record["machine"]["precision"] == "fp32"
+    assert sorted(path.name for path in (run.path / "snapshots").iterdir()) == ["epoch-0001", "epoch-0002"]
+    assert same(weights(run), weights(run, "snapshots/epoch-0002"))
+    steps = [int(path.stem.split("-")[1]) for path in sorted((run.path / "samples").iterdir())]
+    assert steps == [1, 2, 4, 6, 12]  # doubling, then every epoch
+    line = run.log()[-1]
+    gamma, D = line["gamma"], 3 * 16 * 16
+    assert line["beta_gamma"] == pytest.approx(3 * gamma)
+    expected = line["reconstruction"] + D / 2 * torch.log(torch.tensor(2 * torch.pi * gamma)).item()
+    assert line["nll"] == pytest.approx(expected, rel=1e-5)
+    summary = run.summary
+    x = torch.from_numpy(run.data.images[48:]).float() / 255
+    assert summary["mse"] == pytest.approx(float((run.model.reconstruct(x) - x).square().mean()), rel=1e-4)
+    assert run.model.sample(2).shape == (2, 3, 16, 16)
+
+
+def test_short_recipes_start_gamma_at_the_first_batchs_mse(npz: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, **(QUICK | {"log_every": 1}))
+    first = run.log()[0]
+    assert first["gamma"] == pytest.approx(first["mse"], rel=0.05)
+    assert [line["gamma"] for line in run.log()] == sorted((line["gamma"] for line in run.log()), reverse=True)
+
+
+def test_training_lowers_the_loss(npz: Path, tmp_path: Path):
+    run = train(
+        out=tmp_path / "run", data=str(npz), epochs=40, **(QUICK | {"log_every": 6, "beta": 0.05, "latent_dim": 16})
+    )
+    assert run.log()[-1]["mse"] < 0.7 * run.log()[0]["mse"]
+
+
+def test_ema_decay_averages_weights(npz: Path, tmp_path: Path):
+    from splitvae.training.ema import update_average
+
+    model, average = SplitVAE((1, 16, 16), **TINY), SplitVAE((1, 16, 16), **TINY)
+    expected = 0.75 * average.mean.weight + 0.25 * model.mean.weight
+    update_average(average, model, decay=0.75, step=1000)
+    torch.testing.assert_close(average.mean.weight, expected)
+
+
+def test_bf16_stays_close_to_float32(npz: Path, tmp_path: Path):
+    logs = [
+        train(out=tmp_path / p, data=str(npz), epochs=2, **(QUICK | {"precision": p})).log()[-1]
+        for p in ("fp32", "bf16")
+    ]
+    assert logs[0]["mse"] == pytest.approx(logs[1]["mse"], rel=0.05)
+
+
+def test_rates_follow_their_schedules():
+    config = resolve(lr=0.1, lr_schedule="cosine", warmup_steps=4)
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.025, rel=1e-3)
+    assert max(rates) == pytest.approx(0.1, rel=0.01)
+    assert rates[-1] < 1e-4
+    constant = resolve(lr=0.1, lr_schedule="constant")
+    assert {learning_rate(constant, step, 100) for step in range(100)} == {0.1}
+
+
+def test_batches_fit_the_data_or_say_what_to_choose(npz: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, **(QUICK | {"batch_size": 100}))
+    assert run.config.batch_size == 48
+    with pytest.raises(InputError, match="choose another --batch-size or --accumulate"):
+        train(out=tmp_path / "odd", data=str(npz), epochs=1, **(QUICK | {"batch_size": 8, "accumulate": 8}))
+
+
+def test_the_papers_presets_are_frozen():
+    expected = {"mnist": (32, 8.0, 250), "cifar10": (200, 3.0, 110), "celeba": (150, 3.0, 160)}
+    for name, (latent_dim, beta, epochs) in expected.items():
+        config = resolve(name)
+        assert (config.latent_dim, config.beta, config.epochs) == (latent_dim, beta, epochs)
+        assert (config.batch_size, config.lr, config.lr_schedule) == (100, 1e-3, "constant")
+        assert (config.batch_norm_momentum, config.gamma_init, config.gamma_rule) == (0.001, 1.0, "running-min")
+        assert (config.ema_decay, config.num_components, config.base_channels) == (0.0, 2, 64)
+    assert all(preset.card for preset in PRESETS.values())
+
+
+def test_even_two_pictures_train(tmp_path: Path):
+    import numpy as np
+
+    np.savez(tmp_path / "two.npz", train=pixels(2), test=pixels(1, seed=5))
+    run = train(out=tmp_path / "run", data=str(tmp_path / "two.npz"), epochs=1, **QUICK)
+    assert run.summary["steps"] == 1
