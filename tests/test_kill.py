@@ -47,7 +47,7 @@ def test_five_kills_and_resumes_end_with_the_same_bits(npz: Path, tmp_path: Path
             time.sleep(0.002)
         time.sleep(rng.random() * 0.05)  # in the middle of whatever it does
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         at.append(steps_logged(killed))
     process = start("--resume", killed)
     output, _ = process.communicate(timeout=300)
@@ -84,7 +84,7 @@ def test_a_killed_process_releases_its_lock(npz: Path, tmp_path: Path):
     assert second.returncode == 2
     assert "in use by another process" in output.decode()
     process.kill()
-    process.wait()
+    process.communicate()
     third = start("--resume", run)
     while "resumed" not in (third.stdout.readline().decode() if third.stdout else ""):
         assert third.poll() is None

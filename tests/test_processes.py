@@ -29,8 +29,10 @@ def test_two_processes_reach_the_mse_of_one(tmp_path: Path):
 
 def test_accelerate_launch_works_as_it_is_and_tells_how_to_get_two(tmp_path: Path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "-m", "splitvae"]
-    options = ["train", "digits", "--epochs", "1", "--base-channels", "4", "--out", str(tmp_path / "run")]
-    result = subprocess.run([*command, *options], capture_output=True, text=True, timeout=400)
+    options = ["train", "digits", "--epochs", "1", "--base-channels", "4", "--precision", "fp32"]
+    result = subprocess.run(
+        [*command, *options, "--out", str(tmp_path / "run")], capture_output=True, text=True, timeout=400
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "torchrun --nproc-per-node 2" in result.stdout
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()

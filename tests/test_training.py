@@ -239,7 +239,7 @@ def test_a_run_directory_explains_itself(npz: Path, tmp_path: Path):
     assert sorted(path.name for path in (run.path / "snapshots").iterdir()) == ["epoch-0001", "epoch-0002"]
     assert same(weights(run), weights(run, "snapshots/epoch-0002"))
     steps = [int(path.stem.split("-")[1]) for path in sorted((run.path / "samples").iterdir())]
-    assert steps == [1, 2, 4, 6, 12]  # doubling, then every epoch
+    assert steps == [1, 2, 4, 8, 12]  # doubling, then the end: these epochs are too short for a picture each
     line = run.log()[-1]
     gamma, D = line["gamma"], 3 * 16 * 16
     assert line["beta_gamma"] == pytest.approx(3 * gamma)
@@ -272,6 +272,25 @@ def test_ema_decay_averages_weights(npz: Path, tmp_path: Path):
     expected = 0.75 * average.mean.weight + 0.25 * model.mean.weight
     update_average(average, model, decay=0.75, step=1000)
     torch.testing.assert_close(average.mean.weight, expected)
+
+
+def test_pictures_come_at_steps_that_double_and_then_every_epoch():
+    from splitvae.training.records import wants_picture
+
+    assert [s for s in range(1, 181) if wants_picture(s, 60, 180)] == [1, 2, 4, 8, 16, 32, 60, 120, 180]
+    assert [s for s in range(1, 49) if wants_picture(s, 6, 47)] == [1, 2, 4, 8, 16, 24, 47, 48]
+
+
+def test_tensorboard_gets_the_log_as_well(npz: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, tracker="tensorboard", **QUICK)
+    assert list(run.path.rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_as_the_eager_one(npz: Path, tmp_path: Path):
+    logs = [train(out=tmp_path / str(c), data=str(npz), epochs=1, compile=c, **QUICK).log() for c in (False, True)]
+    for eager, compiled in zip(*logs, strict=True):
+        assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-3)
 
 
 def test_bf16_stays_close_to_float32(npz: Path, tmp_path: Path):

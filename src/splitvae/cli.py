@@ -24,6 +24,7 @@ app = App(
     group_arguments=MAIN,
     group_parameters=MAIN,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
     help_epilogue="Add --debug to any command for a traceback instead of the one-line error.",
 )
 _given: set[str] = set()  # fields of TrainConfig that stand on the command line

@@ -40,14 +40,14 @@ PRESETS: dict[str, Preset] = {
     "digits": Preset(
         {
             "data": "digits",
-            "image_size": "32",
+            "image_size": "16",
             "latent_dim": 16,
             "base_channels": 16,
-            "beta": 1.0,
-            "epochs": 60,
+            "beta": 3.0,
+            "epochs": 50,
             "batch_size": 50,
         },
-        "scikit-learn's 1,797 handwritten digits, enlarged to 32×32: no download, about a minute on 2 cores.",
+        "scikit-learn's 1,797 handwritten digits, enlarged to 16×16: no download; 2 minutes on 2 old cores.",
     ),
     "mnist": Preset(
         {"data": "ylecun/mnist", "image_size": "32", "latent_dim": 32, "beta": 8.0, "epochs": 250, **PAPER},
@@ -80,7 +80,7 @@ PRESETS: dict[str, Preset] = {
 
 # (C, H, W) that a preset's data has, for `splitvae info` without the data.
 PRESET_SHAPES = {
-    "digits": (1, 32, 32),
+    "digits": (1, 16, 16),
     "mnist": (1, 32, 32),
     "fashion-mnist": (1, 32, 32),
     "cifar10": (3, 32, 32),

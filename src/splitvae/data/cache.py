@@ -103,6 +103,8 @@ def prepare(
     key = hashlib.sha256(json.dumps([CACHE_VERSION, source.identity, asked]).encode()).hexdigest()[:16]
     stem = "".join(c if c.isalnum() else "-" for c in Path(source.name).name) or "data"
     directory = cache_root() / f"{stem}-{key}"
+    if (directory / "meta.json").exists():
+        return ImageCache.open(directory)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(directory.with_suffix(".lock")):

@@ -1,5 +1,7 @@
 """Batches whose order depends on (seed, epoch) only, from host memory or resident on the device as uint8."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,8 +74,13 @@ class ImageLoader:
 
     def fixed(self, n: int) -> Tensor:
         """The same n images every time, chosen over the whole split: (min(n, N), C, H, W) float32 in [0, 1]."""
-        chosen = torch.randperm(len(self.rows), generator=seeded(0, "fixed", 0))
-        return self._floats(chosen[:n])
+        return torch.cat(list(self.fixed_batches(n)))
+
+    def fixed_batches(self, n: int, size: int = 100) -> Iterator[Tensor]:
+        """The images of ``fixed`` in batches of ``size``, of which one at a time is in memory."""
+        chosen = torch.randperm(len(self.rows), generator=seeded(0, "fixed", 0))[:n]
+        for part in chosen.split(size):
+            yield self._floats(part)
 
     def _floats(self, numbers: Tensor) -> Tensor:
         if self.resident is not None:

@@ -160,7 +160,8 @@ class SplitVAE(Pretrained, nn.Module):
         """
         from splitvae.densities.normal import StandardNormal
 
-        z = (density or StandardNormal(self.latent_dim)).sample(n, generator=generator).to(self.mean.weight)
+        density = StandardNormal(self.latent_dim) if density is None else density
+        z = density.sample(n, generator=generator).to(self.mean.weight)
         with evaluating(self):
             return torch.cat([self.decode(part).x_hat for part in z.split(500)])
 

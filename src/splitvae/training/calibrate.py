@@ -27,10 +27,9 @@ def calibrate(model: SplitVAE, loader: ImageLoader, images: int = 10_000) -> Spl
         norm.reset_running_stats()
         norm.momentum = None  # torch: a cumulative average over all batches
     model.train()
-    x = loader.fixed(images)
-    batches = [part for part in x.split(BATCH) if len(part) > 1]
-    for i, part in enumerate(batches):
-        model(part, torch.randn(len(part), model.latent_dim, generator=seeded(0, "calibrate", i)).to(part.device))
+    for i, x in enumerate(loader.fixed_batches(images, BATCH)):
+        if len(x) > 1:  # batch norm has no statistics of a single image
+            model(x, torch.randn(len(x), model.latent_dim, generator=seeded(0, "calibrate", i)).to(x.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()

@@ -75,6 +75,10 @@ def train(
             raise InputError("resume goes on with a run as it was begun: leave out the preset, out and overwrite.")
         run = Run.open(resume)
         config, name = _resumed_config(run, changes), run.record["preset"]
+        if (run.path / "summary.json").exists() and run.summary["epochs"] >= config.epochs:
+            if not config.quiet:
+                print(f"{run.path} is finished: {config.epochs} epochs. To go on, ask for more with --epochs.")
+            return run
     else:
         if out is None:
             raise InputError("no run directory: pass --out RUN.")
@@ -92,7 +96,11 @@ def train(
     if resume is not None and run.record["data"]["content_hash"] != cache.meta["content_hash"]:
         raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
     config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
-    precision, reason = choose_precision(config.precision, accelerator.device)
+    machine = run.record["machine"] if resume is not None else {}
+    if config.precision == "auto" and machine.get("device") == str(accelerator.device):
+        precision, reason = machine["precision"], machine["precision_reason"]  # the same bits as before
+    else:
+        precision, reason = choose_precision(config.precision, accelerator.device)
     with only_process_in(run.path) if main else nullcontext():
         if main:
             if overwrite:
@@ -155,9 +163,6 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     found = load_latest(state, run.path / "state")
     quiet = config.quiet or not main
     reporter = Reporter(run.path / "log.jsonl", config, math.prod(cache.shape), state.step, total, quiet, main)
-    if found is not None and state.step >= total and (run.path / "summary.json").exists():
-        reporter.say(f"{run.path} is finished: {config.epochs} epochs. To go on, ask for more with --epochs.")
-        return
     if accelerator.num_processes > 1 and config.sync_batch_norm:
         synchronise(bare)
     model = accelerator.prepare(torch.compile(bare) if config.compile else bare)
@@ -216,7 +221,10 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
                         terms = model(x, noise)
                     accelerator.backward(terms["loss"] / config.accumulate)
                 values += torch.stack([terms[name].detach() for name in TERMS]) / config.accumulate
-            norm = nn.utils.clip_grad_norm_(bare.parameters(), config.clip_norm or math.inf)
+            if config.clip_norm is not None:
+                norm = nn.utils.clip_grad_norm_(bare.parameters(), config.clip_norm)
+            else:
+                norm = nn.utils.get_total_norm([p.grad for p in bare.parameters() if p.grad is not None])
 
             # One small exchange: the terms' mean over processes, and whether any of them was asked to stop.
             asked = torch.tensor([float(bool(received))], device=device)
@@ -240,7 +248,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
 
             # Log, picture, snapshot.
             reporter.step(state.step, values, lr, look)
-            if main and wants_picture(state.step, loader.steps_per_epoch):
+            if main and wants_picture(state.step, loader.steps_per_epoch, total):
                 with autocast():
                     save_picture_of(ready_model(QUICK_CALIBRATION), cache, run, state.step)
                     reporter.inactive = count_inactive(ready, loader)

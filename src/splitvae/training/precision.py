@@ -1,5 +1,6 @@
 """bf16 where the machine is really faster with it."""
 
+import os
 import time
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def choose_precision(asked: str, device: torch.device) -> tuple[str, str]:
     """
     if asked != "auto":
         return asked, "asked for"
+    if os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16":
+        return "bf16", "asked for by accelerate launch"
     if device.type == "cuda":
         known = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bf16", "the GPU has bf16 units") if known else ("fp32", "the GPU has no bf16 units")

@@ -53,10 +53,14 @@ def opening_lines(
     return lines
 
 
-def wants_picture(step: int, steps_per_epoch: int) -> bool:
-    """Early at steps that double (1, 2, 4, 8 …), then at the end of every epoch."""
+def wants_picture(step: int, steps_per_epoch: int, total: int) -> bool:
+    """Early at steps that double (1, 2, 4, 8 …), then at the end of every epoch, and at the very end.
+
+    Epochs of a few steps, as of a folder of 200 pictures, count together, so that pictures cost less than training.
+    """
+    period = steps_per_epoch * -(-20 // steps_per_epoch)
     doubling = step & (step - 1) == 0
-    return step % steps_per_epoch == 0 or (doubling and step < steps_per_epoch)
+    return step == total or step % period == 0 or (doubling and step < period)
 
 
 @torch.no_grad()
@@ -70,15 +74,13 @@ def save_picture_of(model: SplitVAE, cache: ImageCache, run: Run, step: int) -> 
 
 
 @torch.no_grad()
-def encode_all(model: SplitVAE, images: torch.Tensor) -> DiagonalGaussian:
-    """The posterior of many images (N, C, H, W), in batches."""
-    parts = [model.encode(part) for part in images.split(500)]
-    return DiagonalGaussian(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
-
-
 def count_inactive(model: SplitVAE, loader: ImageLoader) -> int:
     """Inactive latents (by the variance of the mean) over fixed training images."""
-    return inactive_latents(encode_all(model, loader.fixed(PROBED)))["by_mean"]
+    return inactive_latents(_joined([model.encode(x) for x in loader.fixed_batches(PROBED)]))["by_mean"]
+
+
+def _joined(parts: list[DiagonalGaussian]) -> DiagonalGaussian:
+    return DiagonalGaussian(torch.cat([q.mean for q in parts]), torch.cat([q.logvar for q in parts]))
 
 
 @torch.no_grad()
@@ -88,18 +90,17 @@ def write_summary(model: SplitVAE, cache: ImageCache, run: Run, config: TrainCon
     ``mse`` is of reconstructions from the posterior mean.
     """
     device = model.mean.weight.device
-    x = ImageLoader(cache, "test", 1, 0, device).fixed(10_000)
-    posterior = encode_all(model, x)
-    errors = [
-        (model.decode(z).x_hat - part).square().mean(dim=(1, 2, 3))
-        for part, z in zip(x.split(500), posterior.mode().split(500), strict=True)
-    ]
+    posteriors, errors = [], []
+    for x in ImageLoader(cache, "test", 1, 0, device).fixed_batches(10_000):
+        posteriors.append(model.encode(x))
+        errors.append((model.decode(posteriors[-1].mode()).x_hat - x).square().mean(dim=(1, 2, 3)))
+    posterior = _joined(posteriors)
     summary: dict[str, Any] = {
         "epochs": config.epochs,
         "steps": state.step,
         "images_seen": state.step * config.batch_size,
         "training_seconds": round(state.seconds, 1),
-        "test_images": len(x),
+        "test_images": len(posterior.mean),
         "mse": float(torch.cat(errors).mean()),
         "kl": float(posterior.kl().mean()),
         "gamma": float(model.variance.value()),
