@@ -85,6 +85,30 @@ def test_encode_writes_codes_in_the_order_of_the_source(
     assert np.array_equal(np.load(tmp_path / "t.npz")["mean"], codes["mean"][48:])
 
 
+def test_a_fitted_mixture_is_sampled_without_the_data(run: Path, npz: Path, tmp_path: Path, splitvae: Call):
+    status, out, err = splitvae("fit", run, "--density", "gmm", "--n-components", 2, "--covariance", "diag")
+    assert (status, err) == (0, "")
+    assert "2 components on 48 train codes" in out
+    assert splitvae("fit", run, "--density", "gmm-per-class", "--n-components", 1)[0] == 0
+    assert splitvae("fit", run, "--split", "test", "--n-components", 1)[0] == 0
+    names = sorted(path.stem for path in (run / "densities").iterdir())
+    assert names == ["gmm", "gmm-per-class", "gmm-test"]
+    npz.unlink()
+    assert splitvae("sample", run, "--density", "gmm", "--n", 3, "--out", tmp_path / "g.npz")[0] == 0
+    assert np.load(tmp_path / "g.npz")["x_hat"].shape == (3, 3, 16, 16)
+    labelled = ("--density", "gmm-per-class", "--label", 1, "--n", 3, "--out", tmp_path / "l.png")
+    assert splitvae("sample", run, *labelled)[0] == 0
+    for arguments, words in (
+        (("--density", "gm"), "has no density 'gm': it has normal, gmm, gmm-per-class, gmm-test"),
+        (("--density", "gmm", "--label", "1"), "needs a class-wise density"),
+        (("--density", "gmm-per-class", "--label", "7"), "label 7 does not occur; choose from 0, 1, 2"),
+    ):
+        status, _, err = splitvae("sample", run, *arguments, "--out", tmp_path / "x.png")
+        assert status == 2
+        assert words in err
+    assert splitvae("fit", run, "--n-components", "0")[0] == 2
+
+
 def test_decompose_shows_files_or_the_runs_own_test_images(run: Path, folder: Path, tmp_path: Path, splitvae: Call):
     files = sorted(folder.glob("*.png"))[:3]
     assert splitvae("decompose", run, *files, "--out", tmp_path / "d.npz")[0] == 0
@@ -166,7 +190,10 @@ def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Pat
         (["sample", run, "--temperature", "0", "--out", "s.png"], "--temperature must be positive"),
         (["decompose", run, tmp_path / "notes.txt", "--out", "d.png"], "notes.txt: not an image"),
         (["decompose", run, tmp_path / "missing.png", "--out", "d.png"], "missing.png: No such file"),
-        (["encode", run, "digits", "--out", tmp_path / "c.npz"], "images of 1 channel(s)"),
+        (
+            ["encode", run, "digits", "--out", tmp_path / "c.npz"],
+            "digits has images of 1×16×16, the model takes 3×16×16",
+        ),
         (["encode", run, folder, "--out", tmp_path / "c.txt"], "ends in .npz"),
         (["train", "--resume", tmp_path], "holds no config.json"),
     ):

@@ -14,7 +14,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Group, Parameter
 
 from splitvae import __version__
 from splitvae.config import TrainConfig
-from splitvae.errors import InputError, Interrupted, SplitVAEError
+from splitvae.errors import InputError, Interrupted, SplitVAEError, nearest
 
 MAIN = Group("Command", sort_key=0)
 app = App(
@@ -82,7 +82,8 @@ def sample(
     n: int = 64,
     out: Path,
     output: Output = "x_hat",
-    density: Literal["normal"] = "normal",
+    density: str = "normal",
+    label: int | None = None,
     temperature: float = 1.0,
     seed: int = 0,
 ) -> None:
@@ -94,7 +95,8 @@ def sample(
         out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
         output: x_hat, the blend; components, the images that it blends; mask; mix, one random component per image;
             all, the rows of the paper's figures 1 to 4.
-        density: Where latents come from: normal, the prior N(0, I).
+        density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`.
+        label: The class to draw, from a class-wise density.
         temperature: Scales the standard deviation of the density; below 1 samples are more typical.
         seed: The same seed gives the same images.
     """
@@ -104,13 +106,65 @@ def sample(
         raise InputError(f"--temperature must be positive, not {temperature}.")
     import torch
 
-    from splitvae.densities.normal import StandardNormal
+    from splitvae.densities.store import load_density
     from splitvae.models.pretrained import load_model
 
     model = load_model(run)
     generator = torch.Generator().manual_seed(seed)
-    z = StandardNormal(model.latent_dim).sample(n, generator=generator, temperature=temperature)
+    source, record = load_density(density, run, model.latent_dim)
+    if label is not None and record["class"] != "ClasswiseGaussianMixture":
+        raise InputError(f"--label needs a class-wise density: splitvae fit {run} --density gmm-per-class")
+    chosen = {} if label is None else {"label": label}
+    z = source.sample(n, generator=generator, temperature=temperature, **chosen)
     _write_decoded(model, z, output, out, generator)
+
+
+@app.command(help_epilogue="Example: splitvae fit runs/digits --density gmm --n-components 20")
+def fit(
+    run: Path,
+    *,
+    density: Literal["gmm", "gmm-per-class"] = "gmm",
+    n_components: int = 10,
+    covariance: Literal["full", "diag"] = "full",
+    split: Literal["train", "test"] = "train",
+    name: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Fit a density on the run's codes, from which `splitvae sample --density` then draws.
+
+    Args:
+        run: A run directory.
+        density: gmm, a mixture of Gaussians; gmm-per-class, one mixture per label, for samples of a class.
+        n_components: Gaussians in the mixture, or in each class's.
+        covariance: full, or diag for diagonal covariances.
+        split: Whose codes. "test" is the paper's protocol, which fits on the images that it is scored against.
+        name: Under which it is kept in densities/; the default is the value of --density, with -test after it for the
+            test split.
+        seed: Of the mixture's start.
+    """
+    import torch
+
+    from splitvae.codes import codes_hash, encode_rows
+    from splitvae.densities.classwise import ClasswiseGaussianMixture
+    from splitvae.densities.gaussian_mixture import GaussianMixture
+    from splitvae.densities.store import save_density
+    from splitvae.run import Run
+
+    opened = Run.open(run)
+    cls = GaussianMixture if density == "gmm" else ClasswiseGaussianMixture
+    mixture = cls(n_components, covariance)
+    rows, labels = opened.data.splits[split], opened.data.labels
+    codes = encode_rows(opened.model, opened.data, rows)
+    own_labels = None if labels is None else labels[rows]
+    mixture.fit(codes, own_labels, generator=torch.Generator().manual_seed(seed))
+    name = name or density + ("-test" if split == "test" else "")
+    record = {
+        "latent_dim": opened.model.latent_dim, "codes_sha256": codes_hash(codes), "codes": len(rows), "split": split,
+        "n_components": n_components, "covariance": covariance, "seed": seed,
+    }  # fmt: skip
+    save_density(mixture, opened.path / "densities" / f"{name}.safetensors", record)
+    bound = float(mixture.log_prob(codes).mean())
+    print(f"{name}: {n_components} components on {len(rows):,} {split} codes, {bound:.2f} nats per code")
 
 
 @app.command(help_epilogue="Example: splitvae encode runs/digits digits --out codes.npz")
@@ -126,28 +180,17 @@ def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", 
     if out.suffix.lower() != ".npz":
         raise InputError(f"cannot write codes to {out.name}: use a name that ends in .npz.")
     import numpy as np
-    import torch
 
+    from splitvae.codes import encode_rows
     from splitvae.data.cache import prepare
     from splitvae.files import replacing
     from splitvae.models.pretrained import load_model
 
     model = load_model(run)
     cache = prepare(source, model.image_shape[1:], quiet=False)
-    if cache.shape != model.image_shape:
-        raise InputError(
-            f"{source} has images of {cache.shape[0]} channel(s), the model in {run} was trained on "
-            f"{model.image_shape[0]}."
-        )
     rows = np.arange(len(cache.images)) if split == "all" else cache.splits[split]
-    means, logvars = [], []
-    with torch.inference_mode():
-        for start in range(0, len(rows), 500):
-            x = torch.from_numpy(cache.images[rows[start : start + 500]]).float() / 255
-            posterior = model.encode(x)
-            means.append(posterior.mean.numpy())
-            logvars.append(posterior.logvar.numpy())
-    arrays: dict[str, Any] = {"mean": np.concatenate(means), "logvar": np.concatenate(logvars), "row": rows}
+    posterior = encode_rows(model, cache, rows)
+    arrays: dict[str, Any] = {"mean": posterior.mean.numpy(), "logvar": posterior.logvar.numpy(), "row": rows}
     if cache.labels is not None:
         arrays["labels"] = cache.labels[rows]
     if cache.names is not None:
@@ -183,6 +226,73 @@ def decompose(run: Path, image: list[Path] | None = None, *, out: Path, n: int =
     with torch.inference_mode():
         z = model.encode(x).mode()
     _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x)
+
+
+@app.command(help_epilogue="Example: splitvae score photos/ samples/ --extractor efficientnet-lite0 --out score.json")
+def score(
+    real: str,
+    fake: str,
+    *,
+    extractor: str = "inception-v3-compat",
+    extractor_weights: Path | None = None,
+    n: int | None = None,
+    split: Literal["all", "train", "test"] = "all",
+    image_size: str | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Score one set of images against another: FID or FD, KID, precision, recall, density, coverage, with the protocol.
+
+    Args:
+        real: The reference: a folder of images, an .npz, parquet shards, or a hub name.
+        fake: What is judged: likewise.
+        extractor: inception-v3-compat (its distance is the FID), efficientnet-lite0 (works offline), clip-…, dinov2-….
+        extractor_weights: A file with the extractor's weights, for machines without a network.
+        n: Images of each set, chosen by --seed; all without it.
+        split: Which images of a source that has splits.
+        image_size: Resize both sets to this first; without it they are taken as they are, and must agree.
+        seed: Of the choice of images and of the subsets inside the metrics.
+        out: A .json for the numbers and their protocol.
+    """
+    from splitvae.config import parse_size
+
+    size = parse_size(image_size)
+    from splitvae.evaluation.features import EXTRACTORS
+
+    if extractor not in EXTRACTORS:
+        raise InputError(f"'{extractor}' is not a known extractor.{nearest(extractor, EXTRACTORS)}")
+    if out is not None and out.suffix != ".json":
+        raise InputError(f"cannot write the score to {out.name}: use a name that ends in .json.")
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from splitvae.evaluation.features import get_extractor
+    from splitvae.evaluation.score import score as score_sets
+    from splitvae.files import write_json
+
+    network = get_extractor(extractor, extractor_weights, "cuda" if torch.cuda.is_available() else "cpu")
+    console = Console(highlight=False)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("features", total=None)
+        result = score_sets(real, fake, network, n, split, size, seed, lambda count: bar.advance(task, count))
+    protocol = result["protocol"]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in result["metrics"].items():
+        table.add_row(name, f"{value:.4f}")
+    for name, value in list(result["floor"].items())[:1]:
+        table.add_row(f"floor: {name} of two halves of REAL", f"{value:.4f}")
+    console.print(table)
+    console.print(
+        f"{protocol['fake']['images']:,} generated ({fake}) against {protocol['real']['images']:,} real ({real}) "
+        f"images; {protocol['extractor']}, {protocol['resize']}, weights {protocol['weights_sha256'][:8]}",
+        soft_wrap=True,
+    )
+    for note in result["notes"]:
+        console.print(f"note: {note}", soft_wrap=True)
+    if out is not None:
+        write_json(out, result)
 
 
 @app.command(help_epilogue="Example: splitvae info mnist")

@@ -136,15 +136,7 @@ class TrainConfig:
 
     def parsed_size(self) -> tuple[int, int] | None:
         """``image_size`` as (H, W); None = from the data."""
-        if self.image_size is None:
-            return None
-        sides = str(self.image_size).lower().replace("×", "x").split("x")
-        if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 8 for side in sides):
-            raise InputError(
-                f"image_size must be a side of at least 8 such as 64, or height x width such as 48x80, "
-                f"not '{self.image_size}'."
-            )
-        return int(sides[0]), int(sides[-1])
+        return parse_size(self.image_size)
 
     def to_dict(self) -> dict[str, Any]:
         """As a flat dict of JSON values."""
@@ -160,6 +152,18 @@ class TrainConfig:
         """A copy with other values; unknown names are refused with the nearest known one."""
         check_names(changes, "an option")
         return replace(self, **changes)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """ "64" or "48x80" as (H, W); None stays None."""
+    if text is None:
+        return None
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 8 for side in sides):
+        raise InputError(
+            f"image_size must be a side of at least 8 such as 64, or height x width such as 48x80, not '{text}'."
+        )
+    return int(sides[0]), int(sides[-1])
 
 
 def check_names(values: dict[str, Any], where: str) -> None:

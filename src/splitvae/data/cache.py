@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from filelock import FileLock
@@ -76,7 +76,7 @@ def cache_root() -> Path:
 
 def prepare(
     data: str | Path,
-    image_size: tuple[int, int] | None = None,
+    image_size: tuple[int, int] | Literal["native"] | None = None,
     crop: Crop = "auto",
     fit: Fit = "crop",
     skip_damaged: bool = False,
@@ -89,7 +89,8 @@ def prepare(
     Args:
         data: a directory of parquet shards ``train-*``, ``test-*``; a folder of images, with or without ``train/``
             and ``test/``; an ``.npz``; "digits"; or the name of a data set on the hub.
-        image_size: (H, W); None = the pictures' own where they agree and no side is above 128, else 64×64.
+        image_size: (H, W); "native" = the pictures' own, on which they must agree; None = their own where they agree
+            and no side is above 128, else 64×64.
         crop, fit: see ``choose_transform``.
         skip_damaged: leave out pictures that cannot be read instead of refusing the source.
         quiet: no progress bar, no summary.
@@ -127,7 +128,7 @@ def prepare(
 
 def _write(
     source: Source,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | Literal["native"] | None,
     crop: Crop,
     fit: Fit,
     skip_damaged: bool,
@@ -258,7 +259,7 @@ def _split_rows(splits: dict[str, Split], digests: list[bytes]) -> dict[str, np.
     return rows
 
 
-def _parallel(pool: ThreadPoolExecutor, function: Callable, items: Sequence) -> list[tuple[Any, str]]:
+def _parallel(pool: ThreadPoolExecutor, function: Callable, items: Sequence | np.ndarray) -> list[tuple[Any, str]]:
     """(result, "") or (None, reason) for each item, in order.
 
     Threads, because Pillow decodes without holding the interpreter's lock; one task for many items, because small

@@ -125,7 +125,9 @@ def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
     return picture.convert(mode)
 
 
-def choose_transform(headers: list[Header], size: tuple[int, int] | None, crop: Crop, fit: Fit) -> Transform:
+def choose_transform(
+    headers: list[Header], size: tuple[int, int] | Literal["native"] | None, crop: Crop, fit: Fit
+) -> Transform:
     """Decide from the headers of all pictures what is done to each.
 
     28×28 pictures asked for at 32×32 are padded by 2 (as every MNIST row of the paper); pictures that are all
@@ -133,8 +135,8 @@ def choose_transform(headers: list[Header], size: tuple[int, int] | None, crop: 
 
     Args:
         headers: of every picture, at least one.
-        size: (H, W) asked for; None = the pictures' own size where they agree and have no side above 128,
-            else 64×64.
+        size: (H, W) asked for; "native" = the pictures' own, on which they must agree; None = their own where they
+            agree and have no side above 128, else 64×64.
         crop: "auto" as above, "celeba" insists on it, "none" never crops.
         fit: see ``Transform``.
     """
@@ -155,6 +157,15 @@ def choose_transform(headers: list[Header], size: tuple[int, int] | None, crop: 
         width, height = min(sizes)
         raise InputError(f"crop celeba needs pictures of 178×218, but one is {width}×{height}; pass --crop none.")
 
+    if size == "native":
+        if len(sizes) > 1:
+            (width, height), (other_width, other_height) = min(sizes), max(sizes)
+            raise InputError(
+                f"the pictures have different sizes, from {width}×{height} to {other_width}×{other_height}; "
+                "pass --image-size to resize them all."
+            )
+        width, height = min(sizes)
+        size = (height, width)
     if size is None:
         width, height = min(sizes)
         size = (height, width) if len(sizes) == 1 and max(width, height) <= 128 else (64, 64)

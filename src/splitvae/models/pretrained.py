@@ -78,14 +78,12 @@ def load_model(path: str | Path) -> Any:
     return classes[name].from_pretrained(directory)
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write named tensors as safetensors, atomically; tensors that share memory or are not contiguous are copied."""
     with replacing(path) as temporary:
         try:
-            save_file(
-                {name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()},
-                temporary,
-            )
+            own = {name: value.detach().contiguous().cpu().clone() for name, value in tensors.items()}
+            save_file(own, temporary, metadata)
         except SafetensorError as error:  # the Rust writer reports a full disk as its own error
             raise OSError(str(error)) from error
 

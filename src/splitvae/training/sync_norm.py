@@ -44,4 +44,4 @@ def synchronise(model: nn.Module) -> None:
     """Turn every batch norm in ``model`` into a synchronised one, in place; names and tensors stay the same."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.__class__ = SyncedBatchNorm
+            module.__class__ = SyncedBatchNorm  # type: ignore[assignment]

@@ -1,0 +1,62 @@
+"""Fitted densities on disk: safetensors inside the run, with a record of what they were fitted on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from splitvae.densities.classwise import ClasswiseGaussianMixture
+from splitvae.densities.gaussian_mixture import GaussianMixture
+from splitvae.densities.normal import StandardNormal
+from splitvae.errors import InputError
+from splitvae.models.pretrained import read_tensors, write_tensors
+
+CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (GaussianMixture, ClasswiseGaussianMixture)}
+FORMAT_VERSION = 1
+
+
+def save_density(density: Any, path: Path, record: dict[str, Any]) -> None:
+    """Write a fitted density atomically.
+
+    Args:
+        density: one of ``CLASSES``.
+        path: ``RUN/densities/NAME.safetensors``.
+        record: JSON values: the hash of the codes, their split, the settings.
+    """
+    header = {"class": type(density).__name__, "format_version": FORMAT_VERSION, **record}
+    write_tensors(path, density.to_tensors(), {"density": json.dumps(header)})
+
+
+def load_density(name: str, run: Path, latent_dim: int) -> tuple[Any, dict[str, Any]]:
+    """Load a run's density and its record, to draw latents from.
+
+    Args:
+        name: "normal" for the prior, or the name of a file in ``run/densities``.
+        run: the run directory.
+        latent_dim: D of the run's model.
+
+    Raises:
+        InputError: it was not fitted, is damaged, or belongs to another latent size.
+    """
+    if name == "normal":
+        return StandardNormal(latent_dim), {"class": "StandardNormal"}
+    path = run / "densities" / f"{name}.safetensors"
+    if not path.exists():
+        fitted = sorted(p.stem for p in path.parent.glob("*.safetensors")) if path.parent.exists() else []
+        has = f"it has normal, {', '.join(fitted)}" if fitted else "it has normal only"
+        raise InputError(
+            f"{run} has no density '{name}': {has}. Fit it: splitvae fit {run} --density gmm --name {name}"
+        )
+    tensors = read_tensors(path)
+    try:
+        with safe_open(path, "pt") as file:
+            record = json.loads((file.metadata() or {})["density"])
+        cls = CLASSES[record["class"]]
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path} holds no density that this splitvae knows; fit it again.") from error
+    if record["latent_dim"] != latent_dim:
+        raise InputError(
+            f"{path} was fitted on codes of {record['latent_dim']} variables, the model has {latent_dim}; fit it again."
+        )
+    return cls.from_tensors(tensors), record

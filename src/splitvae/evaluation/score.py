@@ -1,0 +1,123 @@
+"""`splitvae score`: how far apart two sets of images are, by every metric, with the protocol beside the numbers."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from splitvae.data.cache import ImageCache, cache_root, prepare
+from splitvae.errors import InputError
+from splitvae.evaluation.features import Extractor, extract_cached, metric_name
+from splitvae.evaluation.metrics import (
+    density_coverage,
+    frechet_at_infinity,
+    frechet_from_features,
+    kernel_distance,
+    precision_recall,
+)
+
+Split = Literal["all", "train", "test"]
+
+
+def score(
+    real: str,
+    fake: str,
+    extractor: Extractor,
+    n: int | None = None,
+    split: Split = "all",
+    image_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    progress: Callable[[int], Any] | None = None,
+) -> dict[str, Any]:
+    """Metrics of two image sets, and the card that says how they were measured.
+
+    Args:
+        real: a source (folder, parquet, .npz, hub name): the reference.
+        fake: a source: what is judged.
+        extractor: see ``get_extractor``.
+        n: images of each set, chosen by ``seed``; None = all of each.
+        split: which images of a source that has splits.
+        image_size: (H, W) to which both are resized first; None = they are taken as they are, and must agree.
+        seed: of the choice of images and of the subsets inside the metrics.
+        progress: called with the number of images after each batch.
+
+    Returns:
+        ``metrics``: flat dict of floats; ``floor``: the same distance between two halves of the real set;
+        ``protocol``: extractor and weights, resize, counts, hashes, versions; ``notes``: what a reader must know.
+    """
+    sets = {name: _open(source, image_size) for name, source in (("real", real), ("fake", fake))}
+    shapes = {name: cache.shape[1:] for name, cache in sets.items()}
+    if shapes["real"] != shapes["fake"]:
+        sides = {name: "×".join(map(str, shape)) for name, shape in shapes.items()}
+        raise InputError(
+            f"{real} has images of {sides['real']}, {fake} of {sides['fake']}; pass --image-size to resize both."
+        )
+    features, rows = {}, {}
+    for name, cache in sets.items():
+        rows[name] = _rows(cache, n, split, seed)
+        key = f"{cache.meta['content_hash']}-{split}-{n}-{seed}"
+        features[name] = extract_cached(
+            cache.images[rows[name]], extractor, cache_root() / "features", key, progress=progress
+        )
+    generated, reference = features["fake"], features["real"]
+    label = metric_name(extractor)
+    metrics = {label: frechet_from_features(generated, reference)}
+    notes = []
+    if len(generated) >= 20:
+        metrics |= {f"{label} at n → ∞": frechet_at_infinity(generated, reference, seed=seed)["frechet_at_infinity"]}
+    kid = kernel_distance(generated, reference, seed=seed)
+    metrics |= {"KID": kid["kid"], "KID std": kid["kid_std"]}
+    if min(len(generated), len(reference)) > 5:
+        metrics |= precision_recall(generated, reference) | density_coverage(generated, reference)
+    else:
+        notes.append("too few images for precision, recall, density and coverage")
+    if min(len(generated), len(reference)) <= extractor.dim:
+        notes.append(
+            f"rank-deficient: {min(len(generated), len(reference)):,} images for {extractor.dim:,} features; distances "
+            "are biased upwards, compare equal counts only"
+        )
+    halves = np.array_split(np.random.default_rng(seed).permutation(len(reference)), 2)
+    floor = frechet_from_features(reference[halves[0]], reference[halves[1]]) if len(reference) >= 4 else float("nan")
+    return {
+        "metrics": metrics,
+        "floor": {label: floor, "images of each half": len(halves[0])},
+        "protocol": {
+            "extractor": extractor.name,
+            "features": extractor.dim,
+            "weights_sha256": extractor.weights_sha256,
+            "weights_published": extractor.published,
+            "resize": extractor.resize,
+            "quantisation": "uint8 as stored",
+            "covariance": "divisor n − 1, float64, symmetric eigenvalues",
+            "image_size": list(shapes["real"]),
+            "split": split,
+            "seed": seed,
+            **{
+                name: {
+                    "source": cache.meta["source"],
+                    "images": len(rows[name]),
+                    "channels": cache.shape[0],
+                    "content_hash": cache.meta["content_hash"],
+                    "transform": cache.meta["transform"],
+                }
+                for name, cache in sets.items()
+            },
+            "versions": {name: version(name) for name in ("splitvae", "torch", "numpy", "pillow")},
+        },
+        "notes": notes,
+    }
+
+
+def _open(source: str, image_size: tuple[int, int] | None) -> ImageCache:
+    """A source as it is, with no crop and no resize but the one that was asked for."""
+    return prepare(source, image_size or "native", crop="none", quiet=False)
+
+
+def _rows(cache: ImageCache, n: int | None, split: Split, seed: int) -> np.ndarray:
+    rows = np.arange(len(cache.images)) if split == "all" else cache.splits[split]
+    if n is None:
+        return rows
+    if not 2 <= n <= len(rows):
+        raise InputError(f"--n {n} is out of bounds: {cache.meta['source']} ({split}) has {len(rows):,} images.")
+    return np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))
