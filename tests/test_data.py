@@ -251,6 +251,11 @@ def test_a_source_is_decoded_once_and_again_when_it_changes(folder: Path, monkey
     Image.fromarray(pixels(1, 16, 20, seed=9)[0]).save(folder / "00.png")
     assert prepare(folder).meta["content_hash"] != first.meta["content_hash"]
     assert prepare(folder, (8, 8)).path != first.path
+    assert prepare(folder, channels=1).shape == (1, 16, 20)
+    moved = folder.rename(folder.with_name("moved"))
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "_write", lambda *_: pytest.fail("decoded twice"))
+        prepare(moved, (8, 8))
 
 
 def test_threads_and_processes_may_ask_at_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

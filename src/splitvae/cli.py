@@ -187,7 +187,7 @@ def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", 
     from splitvae.models.pretrained import load_model
 
     model = load_model(run)
-    cache = prepare(source, model.image_shape[1:], quiet=False)
+    cache = prepare(source, model.image_shape[1:], channels=model.image_shape[0], quiet=False)
     rows = np.arange(len(cache.images)) if split == "all" else cache.splits[split]
     posterior = encode_rows(model, cache, rows)
     arrays: dict[str, Any] = {"mean": posterior.mean.numpy(), "logvar": posterior.logvar.numpy(), "row": rows}
@@ -237,7 +237,7 @@ def score(
     extractor_weights: Path | None = None,
     n: int | None = None,
     split: Literal["all", "train", "test"] = "all",
-    image_size: str | None = None,
+    image_size: int | str | None = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -23,7 +24,7 @@ class TrainConfig:
     data: Annotated[str | None, DATA] = None
     """Where the pictures are: a directory of parquet shards (train-*, test-*), a folder of images, an .npz with an
     array train, "digits", or the name of a data set on the hub. Needed unless the preset names one."""
-    image_size: Annotated[str | None, DATA] = None
+    image_size: Annotated[int | str | None, DATA] = None
     """Side in pixels (64), or height and width (48x80). None = the pictures' own size if they agree and have no side
     above 128, else 64."""
     crop: Annotated[Literal["auto", "celeba", "none"], DATA] = "auto"
@@ -126,6 +127,8 @@ class TrainConfig:
             raise InputError(f"batch_norm_momentum must lie in (0, 1], not {self.batch_norm_momentum}.")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), not {self.ema_decay}.")
+        if self.gamma_rule == "fixed" and self.gamma_init == "first-batch":
+            raise InputError("gamma_rule fixed needs its value: pass gamma_init, such as 0.5 for SSE + beta*KL.")
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}; choose another."
@@ -151,14 +154,16 @@ class TrainConfig:
     def with_changes(self, changes: dict[str, Any]) -> "TrainConfig":
         """A copy with other values; unknown names are refused with the nearest known one."""
         check_names(changes, "an option")
+        if isinstance(changes.get("data"), Path):
+            changes = changes | {"data": str(changes["data"])}
         return replace(self, **changes)
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """ "64" or "48x80" as (H, W); None stays None."""
+def parse_size(text: int | str | None) -> tuple[int, int] | None:
+    """A side such as 64, or "48x80", as (H, W); None stays None."""
     if text is None:
         return None
-    sides = text.lower().replace("×", "x").split("x")
+    sides = str(text).lower().replace("×", "x").split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 8 for side in sides):
         raise InputError(
             f"image_size must be a side of at least 8 such as 64, or height x width such as 48x80, not '{text}'."

@@ -40,7 +40,7 @@ PRESETS: dict[str, Preset] = {
     "digits": Preset(
         {
             "data": "digits",
-            "image_size": "16",
+            "image_size": 16,
             "latent_dim": 16,
             "base_channels": 16,
             "beta": 3.0,
@@ -50,14 +50,14 @@ PRESETS: dict[str, Preset] = {
         "scikit-learn's 1,797 handwritten digits, enlarged to 16×16: no download; 2 minutes on 2 old cores.",
     ),
     "mnist": Preset(
-        {"data": "ylecun/mnist", "image_size": "32", "latent_dim": 32, "beta": 8.0, "epochs": 250, **PAPER},
+        {"data": "ylecun/mnist", "image_size": 32, "latent_dim": 32, "beta": 8.0, "epochs": 250, **PAPER},
         "The paper's MNIST (table 1, SVAE: 12,793,667 parameters, FID 20.4, with a mixture of 20 on test codes 7.47). "
         "The paper's rate 1e-3 is used; the official code as committed says 1e-4.",
     ),
     "fashion-mnist": Preset(
         {
             "data": "zalando-datasets/fashion_mnist",
-            "image_size": "32",
+            "image_size": 32,
             "latent_dim": 32,
             "beta": 8.0,
             "epochs": 250,
@@ -66,12 +66,12 @@ PRESETS: dict[str, Preset] = {
         "The MNIST recipe on Fashion-MNIST; not in the paper.",
     ),
     "cifar10": Preset(
-        {"data": "uoft-cs/cifar10", "image_size": "32", "latent_dim": 200, "beta": 3.0, "epochs": 110, **PAPER},
+        {"data": "uoft-cs/cifar10", "image_size": 32, "latent_dim": 200, "beta": 3.0, "epochs": 110, **PAPER},
         "The paper's CIFAR-10 (table 3, SVAE: 13,061,143 parameters, FID 81.9, with a mixture of 100 on test codes "
         "69.5). The paper's rate 1e-3 is used; the official code as committed says 1e-4.",
     ),
     "celeba": Preset(
-        {"data": "flwrlabs/celeba", "image_size": "64", "latent_dim": 150, "beta": 3.0, "epochs": 160, **PAPER},
+        {"data": "flwrlabs/celeba", "image_size": 64, "latent_dim": 150, "beta": 3.0, "epochs": 160, **PAPER},
         "The paper's CelebA at 64×64 (table 4, SVAE: 28,989,363 parameters, FID 54.8, 49.0, 45.7 for x̂, x̂₁, x̂₂, with a "
         "mixture of 100 on test codes 35.1). The paper's rate 1e-3 is used; the official code as committed says 1e-4.",
     ),

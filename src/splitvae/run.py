@@ -107,7 +107,7 @@ def open_data(config: TrainConfig) -> "ImageCache":
 
     if config.data is None:
         raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
-    return prepare(config.data, config.parsed_size(), config.crop, config.fit, config.skip_damaged, config.quiet)
+    return prepare(config.data, config.parsed_size(), config.crop, config.fit, config.skip_damaged, quiet=config.quiet)
 
 
 def write_record(run: Run, preset: str, config: TrainConfig, cache: "ImageCache", machine: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -80,6 +80,7 @@ def prepare(
     crop: Crop = "auto",
     fit: Fit = "crop",
     skip_damaged: bool = False,
+    channels: Literal[1, 3] | None = None,
     quiet: bool = True,
 ) -> ImageCache:
     """Find the prepared form of a source, or make it: decoded in parallel, once per content.
@@ -93,17 +94,18 @@ def prepare(
             and no side is above 128, else 64×64.
         crop, fit: see ``choose_transform``.
         skip_damaged: leave out pictures that cannot be read instead of refusing the source.
-        quiet: no progress bar, no summary.
+        channels: 1 (grey) or 3 (colour); None = grey where all pictures are.
+        quiet: no progress bar.
 
     Raises:
         InputError: nothing readable, damaged pictures, wrong shapes or ranges.
         SplitVAEError: the hub cannot be reached, or the cache cannot be written.
     """
     source = find_source(str(data))
-    asked = [image_size, crop, fit, skip_damaged]
+    asked = [image_size, crop, fit, skip_damaged, channels]
     key = hashlib.sha256(json.dumps([CACHE_VERSION, source.identity, asked]).encode()).hexdigest()[:16]
     stem = "".join(c if c.isalnum() else "-" for c in Path(source.name).name) or "data"
-    directory = cache_root() / f"{stem}-{key}"
+    directory = next(cache_root().glob(f"*-{key}"), cache_root() / f"{stem}-{key}")
     if (directory / "meta.json").exists():
         return ImageCache.open(directory)
     try:
@@ -114,7 +116,7 @@ def prepare(
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir()
                 try:
-                    _write(source, image_size, crop, fit, skip_damaged, temporary, quiet)
+                    _write(source, image_size, crop, fit, skip_damaged, channels, temporary, quiet)
                     os.replace(temporary, directory)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
@@ -132,6 +134,7 @@ def _write(
     crop: Crop,
     fit: Fit,
     skip_damaged: bool,
+    channels: int | None,
     directory: Path,
     quiet: bool,
 ) -> None:
@@ -146,6 +149,7 @@ def _write(
                 f"{damaged[0]}. Remove them or pass --skip-damaged."
             )
         transform = choose_transform(headers, size, crop, fit)
+        transform = replace(transform, channels=channels or transform.channels)
         digests, damaged_too, kept = _decode_all(splits, transform, skip_damaged, directory, pool, progress, source)
         damaged += damaged_too
     splits = {name: _take(split, kept[name]) for name, split in splits.items()}

@@ -2,8 +2,8 @@
 
 Maximum likelihood by expectation maximization (Dempster, Laird and Rubin 1977), parametrized as in
 ``sklearn.mixture.GaussianMixture``: from one start both walk through the same log-likelihoods. It is faster because
-the E step works in blocks that stay in the cache, and because the M step of a component gathers only the codes that
-belong to it: in a high dimension nearly every responsibility is numerically nothing.
+in a high dimension nearly every responsibility is numerically nothing: the M step of a component gathers only the
+codes that belong to it, and the E step leaves out the distances that are known to be too large to matter.
 """
 
 import math
@@ -18,7 +18,8 @@ from torch import Tensor
 from splitvae.errors import InputError, nearest
 from splitvae.models.distributions import DiagonalGaussian
 
-# The codes that the M step leaves out carry together less than this part of a component's weight.
+# What the E step leaves out is less than this part of a code's density, and what the M step leaves out is together
+# less than this part of a component's weight.
 NEGLIGIBLE = 1e-12
 
 _LEARNED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "converged_", "lower_bounds_")
@@ -43,7 +44,7 @@ class GaussianMixture:
         precisions_init: inverse covariances, (K, D, D), or (K, D) for "diag"; None = from ``init_params``.
         dtype: of the products over the codes; None = the codes' own (float32 where that is half precision).
         device: where to fit; None = where the codes are.
-        chunk_size: codes per product. Memory beyond the codes: N·K responsibilities and a few chunk_size·D.
+        chunk_size: codes per product. Beyond the codes, memory is 2·N·K and a few chunk_size·D numbers.
 
     Attributes:
         weights_: (K,) float64 on the device of the fit, as all tensors here.
@@ -165,19 +166,15 @@ class GaussianMixture:
             raise InputError(f"temperature must be at least 0 and finite, not {temperature}.")
         # Drawn where the generator lives, so that a CPU generator gives the same z on every device.
         place = self.means_.device if generator is None else generator.device
-        component = torch.multinomial(self.weights_.to(place), n, replacement=True, generator=generator).to(
-            self.means_.device
-        )
+        component = torch.multinomial(self.weights_.to(place), n, replacement=True, generator=generator)
+        component = component.to(self.means_.device)
         noise = torch.randn(n, self.means_.shape[1], generator=generator, device=place).to(self.means_)
         z = torch.empty_like(noise)
         for k in component.unique().tolist():
             rows, P = (component == k).nonzero().squeeze(1), self.precisions_cholesky_[k]
+            factor = P.diag() if P.ndim == 1 else P
             # ε P⁻¹ has the covariance (P Pᵀ)⁻¹ = Σₖ.
-            spread = (
-                noise[rows] / P
-                if P.ndim == 1
-                else torch.linalg.solve_triangular(P, noise[rows], upper=True, left=False)
-            )
+            spread = torch.linalg.solve_triangular(factor, noise[rows], upper=True, left=False)
             z[rows] = self.means_[k] + temperature * spread
         return z.float()
 

@@ -86,6 +86,8 @@ def train(
         run = Run(Path(out).expanduser())
         if config.data is None:
             raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
+        if Path(config.data).expanduser().exists():  # a run may be resumed from another directory
+            config = replace(config, data=str(Path(config.data).expanduser().resolve()))
 
     tracker = None if config.tracker == "none" else config.tracker
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no", log_with=tracker, project_dir=run.path)
@@ -128,11 +130,12 @@ def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> Split
     }  # fmt: skip
     if config.gamma_init != "first-batch":
         network["gamma_init"] = config.gamma_init
-    torch.manual_seed(config.seed)
-    if config.model == "vae":
-        del network["num_components"]
-        return VAE(image_shape, **network)
-    return SplitVAE(image_shape, **network)
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers are left alone
+        torch.manual_seed(config.seed)
+        if config.model == "vae":
+            del network["num_components"]
+            return VAE(image_shape, **network)
+        return SplitVAE(image_shape, **network)
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
@@ -236,7 +239,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
                 if device.type == "cpu":  # only batch norm has moved since the last good step: undo that
                     torch._foreach_copy_(buffers, backup)
                     save()
-                raise SplitVAEError(_diverged(values, state.step, run))
+                raise SplitVAEError(_diverged(values, state.step, run, config))
 
             # Adam, then γ by its rule, then the average of the weights.
             optimizer.step()
@@ -303,7 +306,7 @@ def _fitting_batch(config: TrainConfig, images: int, processes: int) -> TrainCon
     return replace(config, batch_size=size)
 
 
-def _diverged(values: Tensor, step: int, run: Run) -> str:
+def _diverged(values: Tensor, step: int, run: Run, config: TrainConfig) -> str:
     """Which term is not finite, and what helps."""
     names = [*TERMS[1:], "gradient norm"]
     bad = [
@@ -311,5 +314,5 @@ def _diverged(values: Tensor, step: int, run: Run) -> str:
     ]
     return (
         f"the loss diverged at step {step}: {', '.join(bad) or 'loss'}. The last good state is kept; "
-        f"go on from it with a smaller rate: splitvae train --resume {run.path} --lr {run.config.lr / 10:g}"
+        f"go on from it with a smaller rate: splitvae train --resume {run.path} --lr {config.lr / 10:g}"
     )
