@@ -116,6 +116,19 @@ def test_train_and_test_folders_and_class_folders_are_understood(tmp_path: Path)
     assert cache.names[0] == "class0/0.png"
 
 
+def test_a_class_has_the_same_number_in_train_and_test(tmp_path: Path):
+    for split, names in (("train", "cat dog owl"), ("test", "dog owl")):
+        for i, name in enumerate(names.split()):
+            save(tmp_path / "sets" / split / name / "1.png", Image.fromarray(pixels(1, seed=i + len(names))[0]))
+    labels = prepare(tmp_path / "sets").labels
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 2, 1, 2]
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    save(tmp_path / "empty" / "test" / "1.png", Image.fromarray(pixels(1)[0]))
+    with pytest.raises(InputError, match="its folder train holds no images"):
+        prepare(tmp_path / "empty")
+
+
 def test_held_out_images_depend_on_pixels_alone_and_copies_stay_together(tmp_path: Path):
     images = pixels(60)
     images[30] = images[3]
@@ -157,6 +170,7 @@ def test_an_npz_may_hold_uint8_or_floats_with_channels_first_or_last(tmp_path: P
         ({"train": np.zeros((1, 16, 16), np.uint8)}, "1 image .* at least 2 are needed"),
         ({"train": np.zeros((9, 16, 16), np.uint8)}, r"9 images \(1 different\)"),
         ({"train": np.zeros((4, 5, 5), np.uint8)}, "sides must be at least 8"),
+        ({"train": np.zeros((4, 16, 16), np.uint8), "train_labels": np.zeros(4)}, "labels must be integers or words"),
         ({"train": np.array([{"a": 1}], dtype=object)}, "not a readable .npz: Object arrays"),
     ],
 )
@@ -177,6 +191,10 @@ def test_bad_folders_get_one_clear_line(tmp_path: Path, folder: Path, monkeypatc
         prepare(tmp_path / "texts")
     with pytest.raises(InputError, match="does not exist"):
         prepare(tmp_path / "nowhere")
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, np.zeros((4, 16, 16), np.uint8))
+    with pytest.raises(InputError, match="holds one array, not several by name"):
+        prepare(tmp_path / "array.npz")
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(InputError, match=r"not a readable \.npz"):
         prepare(tmp_path / "broken.npz")
@@ -191,9 +209,13 @@ def test_bad_folders_get_one_clear_line(tmp_path: Path, folder: Path, monkeypatc
     (folder / "text.png").write_text("not a picture")
     with pytest.raises(InputError, match=r"text.png \(not an image"):
         prepare(folder)
+    png = save(tmp_path / "whole.png", Image.fromarray(pixels(1, 64, 64)[0])).read_bytes()
+    (folder / "cut.png").write_bytes(png[: len(png) * 3 // 4])
     cache = prepare(folder, skip_damaged=True)
     assert len(cache.images) == 24
-    assert cache.meta["damaged"]["count"] == 2
+    assert cache.meta["damaged"]["count"] == 3
+    assert any(line.startswith("cut.png (damaged") for line in cache.meta["damaged"]["first"])
+    (folder / "cut.png").unlink()
     monkeypatch.setattr("splitvae.data.decode.MAX_PIXELS", 15 * 15)
     (folder / "cut.jpg").unlink()
     (folder / "text.png").unlink()

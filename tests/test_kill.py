@@ -48,6 +48,7 @@ def test_five_kills_and_resumes_end_with_the_same_bits(npz: Path, tmp_path: Path
         time.sleep(rng.random() * 0.05)  # in the middle of whatever it does
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        assert process.returncode == -signal.SIGKILL
         at.append(steps_logged(killed))
     process = start("--resume", killed)
     output, _ = process.communicate(timeout=300)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from splitvae.config import TrainConfig as TrainConfig
     from splitvae.data.cache import ImageCache as ImageCache
     from splitvae.data.cache import prepare as prepare
+    from splitvae.densities.classwise import ClasswiseGaussianMixture as ClasswiseGaussianMixture
+    from splitvae.densities.gaussian_mixture import GaussianMixture as GaussianMixture
     from splitvae.densities.normal import StandardNormal as StandardNormal
     from splitvae.errors import InputError as InputError
     from splitvae.errors import SplitVAEError as SplitVAEError
@@ -28,6 +30,8 @@ _HOME = {
     "TrainConfig": "splitvae.config",
     "ImageCache": "splitvae.data.cache",
     "prepare": "splitvae.data.cache",
+    "ClasswiseGaussianMixture": "splitvae.densities.classwise",
+    "GaussianMixture": "splitvae.densities.gaussian_mixture",
     "StandardNormal": "splitvae.densities.normal",
     "InputError": "splitvae.errors",
     "SplitVAEError": "splitvae.errors",

@@ -4,9 +4,10 @@ Nothing heavy is imported before a command needs it. An error is one line on std
 input, 1 for a failure on the way, 130 and 143 after signals; a traceback only with ``--debug``.
 """
 
+import os
 import signal
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,12 @@ def _note_given(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
     _given.update(name for argument in arguments if argument.tokens for name in argument.keys if name in names)
 
 
+def check_out(out: Path) -> None:
+    """Refuse a form of output that nobody writes, before any work is done."""
+    if out.suffix.lower() not in ("", ".png", ".npz"):
+        raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
+
+
 Output = Literal["x_hat", "components", "mask", "mix", "all"]
 
 
@@ -64,9 +71,9 @@ def train(
         overwrite: Replace the run in --out.
     """
     changes = {name: getattr(config, name) for name in _given}
-    if resume is None and out is None:
-        raise InputError("no run directory: pass --out RUN.")
     if resume is None:
+        if out is None:
+            raise InputError("no run directory: pass --out RUN.")
         from splitvae.presets import resolve
 
         resolve(preset, **changes)  # a typo is answered at once, before PyTorch is imported
@@ -104,12 +111,13 @@ def sample(
         raise InputError(f"--n must be at least 1, not {n}.")
     if not 0 < temperature < float("inf"):
         raise InputError(f"--temperature must be positive, not {temperature}.")
+    check_out(out)
     import torch
 
     from splitvae.densities.store import load_density
     from splitvae.models.pretrained import load_model
 
-    model = load_model(run)
+    model = load_model(_existing(run))
     generator = torch.Generator().manual_seed(seed)
     source, record = load_density(density, run, model.latent_dim)
     if label is not None and record["class"] != "ClasswiseGaussianMixture":
@@ -142,6 +150,9 @@ def fit(
             test split.
         seed: Of the mixture's start.
     """
+    name = name or density + ("-test" if split == "test" else "")
+    if name == "normal" or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise InputError(f"--name '{name}' must be letters, digits, - and _, and not normal, which is the prior.")
     import torch
 
     from splitvae.codes import codes_hash, encode_rows
@@ -157,7 +168,6 @@ def fit(
     codes = encode_rows(opened.model, opened.data, rows)
     own_labels = None if labels is None else labels[rows]
     mixture.fit(codes, own_labels, generator=torch.Generator().manual_seed(seed))
-    name = name or density + ("-test" if split == "test" else "")
     record = {
         "latent_dim": opened.model.latent_dim, "codes_sha256": codes_hash(codes), "codes": len(rows), "split": split,
         "n_components": n_components, "covariance": covariance, "seed": seed,
@@ -186,8 +196,9 @@ def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", 
     from splitvae.files import replacing
     from splitvae.models.pretrained import load_model
 
-    model = load_model(run)
-    cache = prepare(source, model.image_shape[1:], channels=model.image_shape[0], quiet=False)
+    model = load_model(_existing(run))
+    crop, fit = _preparation(run)
+    cache = prepare(source, model.image_shape[1:], crop, fit, channels=model.image_shape[0], quiet=False)
     rows = np.arange(len(cache.images)) if split == "all" else cache.splits[split]
     posterior = encode_rows(model, cache, rows)
     arrays: dict[str, Any] = {"mean": posterior.mean.numpy(), "logvar": posterior.logvar.numpy(), "row": rows}
@@ -211,13 +222,16 @@ def decompose(run: Path, image: list[Path] | None = None, *, out: Path, n: int =
         n: How many of the run's own test images, where no files are named.
         output: all, or one of x_hat, components, mask, mix.
     """
+    if n < 1:
+        raise InputError(f"--n must be at least 1, not {n}.")
+    check_out(out)
     import torch
 
     from splitvae.models.pretrained import load_model
 
-    model = load_model(run)
+    model = load_model(_existing(run))
     if image:
-        x = _read_images(image, model.image_shape)
+        x = _read_images(image, model.image_shape, *_preparation(run))
     else:
         from splitvae.data.loader import ImageLoader
         from splitvae.run import Run
@@ -307,7 +321,24 @@ def info(what: str) -> None:
     describe(what)
 
 
-def _read_images(paths: list[Path], shape: tuple[int, int, int]) -> Any:
+def _existing(run: Path) -> Path:
+    """A path on this machine; a mistyped run must not be looked for on the hub."""
+    if not run.expanduser().exists():
+        raise InputError(f"{run} does not exist; pass a run directory or a saved model.")
+    return run
+
+
+def _preparation(run: Path) -> tuple[Any, Any]:
+    """How the run prepared its pictures, (crop, fit); the defaults for a model without its run."""
+    from splitvae.run import Run
+
+    if not (run / "model").is_dir():
+        return "auto", "crop"
+    config = Run.open(run).config
+    return config.crop, config.fit
+
+
+def _read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: Any) -> Any:
     """Image files as the model's input (B, C, H, W)."""
     import numpy as np
     import torch
@@ -317,8 +348,8 @@ def _read_images(paths: list[Path], shape: tuple[int, int, int]) -> Any:
     images = []
     for path in paths:
         try:
-            transform = choose_transform([read_header(path)], shape[1:], "auto", "crop")
-            images.append(decode(path, type(transform)(shape[0], transform.size, transform.crop, transform.pad)))
+            transform = replace(choose_transform([read_header(path)], shape[1:], crop, fit), channels=shape[0])
+            images.append(decode(path, transform))
         except InputError as error:
             raise InputError(f"{path}: {error}.") from error
     return torch.from_numpy(np.stack(images)).float() / 255
@@ -360,6 +391,8 @@ def run(arguments: list[str]) -> int:
         app(arguments, print_error=False, exit_on_error=False)
         return 0
     except SplitVAEError as error:
+        if os.environ.get("RANK", "0") != "0" and isinstance(error, InputError):
+            return error.exit_status  # the first of several processes tells it
         message, status = str(error), error.exit_status
         if debug:
             raise

@@ -117,7 +117,7 @@ class TrainConfig:
             "warmup_steps": 0, "accumulate": 1, "seed": 0, "checkpoint_every": 0, "snapshot_every": 0, "log_every": 1,
         }  # fmt: skip
         for name, bound in at_least.items():
-            if getattr(self, name) < bound:
+            if not bound <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be at least {bound}, not {getattr(self, name)}.")
         for name in ("lr", "checkpoint_minutes", "clip_norm", "gamma_init"):
             value = getattr(self, name)

@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from splitvae.errors import InputError, nearest
+from splitvae.models.build import build_model
 from splitvae.models.networks import DenseBlock, ResidualBlock
 from splitvae.models.vae import SplitVAE
-from splitvae.presets import PRESET_SHAPES, PRESETS, resolve
+from splitvae.presets import PRESETS, resolve
 from splitvae.run import Run
 
 SHOWN = (ResidualBlock, DenseBlock, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -88,11 +89,9 @@ def activation_bytes(model: SplitVAE) -> int:
 
 def describe(what: str) -> None:
     """Print what a preset or a run is."""
-    from splitvae.training.loop import build_model
-
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if what in PRESETS:
-        config, shape = resolve(what), PRESET_SHAPES[what]
+        config, shape = resolve(what), PRESETS[what].shape
         console.print(f"{what}: {PRESETS[what].card}", soft_wrap=True)
     elif Path(what).exists():
         run = Run.open(what)

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from splitvae.errors import InputError
 from splitvae.files import replacing
 from splitvae.models.vae import Decoded
 
@@ -85,8 +84,6 @@ def save_images(rows: dict[str, np.ndarray], out: Path) -> list[Path]:
         with replacing(out) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **rows)  # type: ignore[arg-type]
         return [out]
-    if out.suffix:
-        raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
     paths = []
     for name, images in rows.items():
         for i, image in enumerate(images):

@@ -114,9 +114,10 @@ def prepare(
             if not (directory / "meta.json").exists():
                 temporary = directory.with_name(f".{directory.name}")  # ours alone: we hold the lock
                 shutil.rmtree(temporary, ignore_errors=True)
+                splits = _load(source)
                 temporary.mkdir()
                 try:
-                    _write(source, image_size, crop, fit, skip_damaged, channels, temporary, quiet)
+                    _write(source, splits, image_size, crop, fit, skip_damaged, channels, temporary, quiet)
                     os.replace(temporary, directory)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
@@ -130,6 +131,7 @@ def prepare(
 
 def _write(
     source: Source,
+    splits: dict[str, Split],
     size: tuple[int, int] | Literal["native"] | None,
     crop: Crop,
     fit: Fit,
@@ -139,8 +141,7 @@ def _write(
     quiet: bool,
 ) -> None:
     """Decode everything into ``directory``; ``meta.json`` is written last."""
-    splits = source.load()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ThreadPoolExecutor() as pool, Progress(*columns, disable=quiet, transient=True) as progress:
         splits, headers, damaged = _read_headers(source, splits, pool, progress)
         if damaged and not skip_damaged:
@@ -177,6 +178,13 @@ def _write(
         "damaged": {"count": len(damaged), "first": damaged[:3]},
     }
     (directory / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _load(source: Source) -> dict[str, Split]:
+    try:
+        return source.load()
+    except OSError as error:
+        raise InputError(f"cannot read {source.name}: {error.strerror or error}.") from error
 
 
 def _read_headers(
@@ -300,11 +308,26 @@ def _named(split: Split, index: int, reason: str) -> str:
     return f"{split.names[index] if split.names else f'number {index}'} ({reason})"
 
 
+class _Chosen(Sequence):
+    """Some rows of a sequence that may be too large to be copied."""
+
+    def __init__(self, items: Sequence | np.ndarray, rows: list[int]) -> None:
+        self.items, self.rows = items, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.items[row] for row in self.rows[index]]
+        return self.items[self.rows[index]]
+
+
 def _take(split: Split, rows: list[int]) -> Split:
     if len(rows) == len(split.items):
         return split
     return Split(
-        [split.items[i] for i in rows],
+        _Chosen(split.items, rows),
         None if split.names is None else [split.names[i] for i in rows],
         None if split.labels is None else split.labels[rows],
     )

@@ -1,6 +1,7 @@
 """From an encoded picture of any kind to (C, H, W) uint8: modes, crop, padding, resize."""
 
 import io
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,8 @@ Fit = Literal["crop", "stretch"]
 CELEBA_BOX = (25, 45, 153, 173)
 CELEBA_ORIGINAL = (178, 218)  # (width, height)
 MNIST_ORIGINAL = (28, 28)
+# Refused in our own words below; Pillow's warning would stand beside them.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs
@@ -83,7 +86,12 @@ def open_picture(item: Path | bytes | np.ndarray) -> Image.Image:
 def read_header(item: Path | bytes | np.ndarray) -> Header:
     """Size (after the camera's rotation) and mode; raises InputError as ``open_picture``."""
     with open_picture(item) as picture:
-        turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the sides
+        # Orientations 5 to 8 swap the sides. Asking a PNG for its EXIF decodes all of it, so only where it has some.
+        turned = picture.format in ("JPEG", "TIFF", "WEBP") or "exif" in picture.info
+        try:
+            turned = turned and picture.getexif().get(0x0112, 1) >= 5
+        except Exception:  # EXIF is other people's bytes; `decode` names the picture if it is damaged
+            turned = False
         size = (picture.height, picture.width) if turned else (picture.width, picture.height)
         return Header(size, picture.mode)
 
@@ -99,9 +107,9 @@ def decode(item: Path | bytes | np.ndarray, transform: Transform) -> np.ndarray:
     with open_picture(item) as picture:
         try:
             picture.load()
-        except (OSError, ValueError, SyntaxError) as error:
+            ImageOps.exif_transpose(picture, in_place=True)
+        except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
             raise InputError(f"damaged ({error})") from error
-        ImageOps.exif_transpose(picture, in_place=True)
         picture = _to_mode(picture, "L" if transform.channels == 1 else "RGB")
     if transform.crop:
         picture = picture.crop(transform.crop)

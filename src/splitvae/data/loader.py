@@ -27,6 +27,7 @@ class ImageLoader:
         batch_size: images per optimiser step, over all processes and micro-batches.
         seed: with the epoch, decides the order.
         device: where batches go. On a GPU the whole split stays there as uint8 if it fits half of the free memory.
+        resident: False = batches come from host memory on a GPU too.
         flip: mirror each image left to right with probability ½, decided by (seed, epoch).
     """
 
@@ -38,12 +39,13 @@ class ImageLoader:
         seed: int,
         device: torch.device | str = "cpu",
         flip: bool = False,
+        resident: bool = True,
     ) -> None:
         self.images, self.rows = cache.images, cache.splits[split]
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.device = torch.device(device)
         self.resident: Tensor | None = None
-        if self.device.type == "cuda":
+        if resident and self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             if len(self.rows) * self.images[0].nbytes < free // 2:
                 self.resident = torch.from_numpy(self.images[self.rows]).to(self.device)

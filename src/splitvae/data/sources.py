@@ -116,9 +116,14 @@ def _read_hub(name: str) -> dict[str, Split]:
         raise InputError(
             f"{name} is neither an existing path nor a data set on the hub; pass a local copy with --data DIR."
         ) from error
-    except (OSError, ValueError, ConnectionError, RuntimeError) as error:
+    except (ConnectionError, TimeoutError) as error:
         raise SplitVAEError(
             f"{name} is no existing path, and the hub could not be reached ({type(error).__name__}); "
+            "pass a local copy with --data DIR (parquet shards, a folder of images, or an .npz)."
+        ) from error
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise SplitVAEError(
+            f"{name} could not be loaded from the hub ({(str(error).splitlines() or ['?'])[0][:150]}); "
             "pass a local copy with --data DIR (parquet shards, a folder of images, or an .npz)."
         ) from error
     return _from_dataset(name, data)
@@ -159,12 +164,25 @@ def _from_dataset(name: str, data: Any) -> dict[str, Split]:
         raise InputError(f"{name} has no column of images; its columns are {', '.join(features)}.")
     label = next((c for c, f in features.items() if isinstance(f, datasets.ClassLabel) or c == "label"), None)
 
+    columns = {} if label is None else {split: data[original][label][:] for split, original in chosen.items()}
+    labels = _numbered(columns)
     splits = {}
     for split, original in chosen.items():
         rows = data[original].cast_column(images[0], datasets.Image(decode=False))
-        labels = None if label is None else np.asarray(rows[label][:], dtype=np.int64)
-        splits[split] = Split(_EncodedColumn(rows.select_columns([images[0]]), images[0]), labels=labels)
+        splits[split] = Split(_EncodedColumn(rows.select_columns([images[0]]), images[0]), labels=labels.get(split))
     return splits
+
+
+def _numbered(columns: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Labels as numbers, the same in every split: integers as they are, words by their order; others are left out."""
+    arrays = {split: np.asarray(column) for split, column in columns.items()}
+    kinds = {array.dtype.kind for array in arrays.values()}
+    if kinds <= set("iub"):
+        return {split: array.astype(np.int64) for split, array in arrays.items()}
+    if kinds != {"U"}:
+        return {}
+    words = np.unique(np.concatenate(list(arrays.values())))
+    return {split: np.searchsorted(words, array).astype(np.int64) for split, array in arrays.items()}
 
 
 def _holds_bytes(feature: Any) -> bool:
@@ -187,40 +205,46 @@ def _folder(name: str, path: Path) -> Source:
             roots = {"train": path / "train"}
             if test := next((name for name in TEST_NAMES if (path / name).is_dir()), None):
                 roots["test"] = path / test
-        splits = {split: _pictures_below(root, pictures) for split, root in roots.items()}
-        return {split: part for split, part in splits.items() if len(part.items)}
+        mine = {split: [file for file in pictures if file.is_relative_to(root)] for split, root in roots.items()}
+        if not mine["train"]:
+            raise InputError(f"{name}: its folder train holds no images.")
+        names = {split: [file.relative_to(roots[split]) for file in files] for split, files in mine.items()}
+        classed = all(len(file.parts) == 2 for files in names.values() for file in files)
+        labels = _numbered({split: [file.parts[0] for file in files] for split, files in names.items() if classed})
+        return {
+            split: Split(mine[split], [file.as_posix() for file in files], labels.get(split))
+            for split, files in names.items()
+            if files
+        }
 
     return Source(name, [_stat(file, path) for file in pictures], load, skipped)
-
-
-def _pictures_below(root: Path, pictures: list[Path]) -> Split:
-    mine = [file for file in pictures if file.is_relative_to(root)]
-    classes = [file.relative_to(root).parts[0] if len(file.relative_to(root).parts) == 2 else None for file in mine]
-    labels = None
-    if mine and None not in classes:
-        known = {label: i for i, label in enumerate(sorted(set(classes)))}  # type: ignore[type-var]
-        labels = np.array([known[label] for label in classes], dtype=np.int64)
-    return Split(mine, [file.relative_to(root).as_posix() for file in mine], labels)
 
 
 def _read_npz(path: Path) -> dict[str, Split]:
     """Arrays ``train``, ``test``, ``train_labels``, ``test_labels`` of an .npz; only ``train`` is needed."""
     try:
-        with open(path, "rb") as raw, np.load(raw) as file:  # pickled objects stay refused: NumPy's own default
+        with open(path, "rb") as raw:
+            file = np.load(raw)  # pickled objects stay refused: NumPy's own default
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(f"{path} holds one array, not several by name; save it with numpy.savez(train=…).")
             wanted = ("train", "test", "train_labels", "test_labels")
             names, arrays = file.files, {name: file[name] for name in wanted if name in file.files}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not a readable .npz: {error}.") from error
     if "train" not in names:
         raise InputError(f"{path} has no array named train; it has {', '.join(sorted(names)) or 'none'}.")
-    splits = {}
-    for split in ("train", "test"):
-        if split in names:
-            images, labels = _as_uint8(arrays[split], f"{path}: {split}"), arrays.get(f"{split}_labels")
-            if labels is not None and labels.shape != images.shape[:1]:
-                raise InputError(f"{path}: {split}_labels has the shape {labels.shape}, expected ({len(images)},).")
-            splits[split] = Split(images, labels=None if labels is None else labels.astype(np.int64))
-    return splits
+    present: list[str] = [split for split in ("train", "test") if split in names]
+    images = {split: _as_uint8(arrays[split], f"{path}: {split}") for split in present}
+    given: dict[str, np.ndarray] = {split: arrays[f"{split}_labels"] for split in present if f"{split}_labels" in names}
+    for split, column in given.items():
+        if column.shape != (len(images[split]),):
+            raise InputError(f"{path}: {split}_labels has the shape {column.shape}, expected ({len(images[split])},).")
+    labels = _numbered(given)
+    if given and not labels:
+        raise InputError(f"{path}: labels must be integers or words, not {given[min(given)].dtype}.")
+    return {split: Split(images[split], labels=labels.get(split)) for split in present}
 
 
 def _as_uint8(images: np.ndarray, what: str) -> np.ndarray:

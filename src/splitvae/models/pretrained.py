@@ -52,8 +52,8 @@ class Pretrained:
             raise InputError(
                 f"{where} has format version {version}; this splitvae reads {FORMAT_VERSION}. Update splitvae."
             )
-        known = inspect.signature(cls).parameters | inspect.signature(cls.__mro__[1]).parameters
-        if unknown := set(config) - set(known):
+        known = {name for base in cls.__mro__ for name in inspect.signature(base).parameters}
+        if unknown := set(config) - known:
             raise InputError(f"{where} has the unknown key '{min(unknown)}'; remove it or update splitvae.")
         try:
             model = cls(**config)
@@ -121,6 +121,8 @@ def _locate(path: str | Path) -> Path:
     if directory.exists():
         if not (directory / "config.json").exists():
             raise InputError(f"{directory} holds no model: there is no config.json in it or in its model/ folder.")
+        if "preset" in read_json(directory / "config.json", "not a saved model"):  # a run's own record
+            raise InputError(f"{directory} has no model yet; go on with: splitvae train --resume {directory}")
         return directory
     if str(path).count("/") != 1 or str(path).startswith((".", "~", "/")):
         raise InputError(f"{path} does not exist.")

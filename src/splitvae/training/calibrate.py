@@ -28,7 +28,7 @@ def calibrate(model: SplitVAE, loader: ImageLoader, images: int = 10_000) -> Spl
         norm.momentum = None  # torch: a cumulative average over all batches
     model.train()
     for i, x in enumerate(loader.fixed_batches(images, BATCH)):
-        if len(x) > 1:  # batch norm has no statistics of a single image
+        if len(x) == BATCH or i == 0:  # a short tail would weigh as much as a whole batch
             model(x, torch.randn(len(x), model.latent_dim, generator=seeded(0, "calibrate", i)).to(x.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

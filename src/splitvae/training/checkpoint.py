@@ -46,8 +46,8 @@ class TrainingState:
         try:
             write_tensors(temporary / "state.safetensors", self._tensors())
             write_json(temporary / "state.json", {"step": self.step, "seconds": self.seconds})
-            if target.exists():  # the same step again, as after an interrupt right behind a checkpoint
-                shutil.rmtree(target)
+            if target.exists():  # a damaged one, which was passed over
+                os.replace(target, directory / f".{uuid.uuid4().hex[:8]}")
             os.replace(temporary, target)
         except OSError as error:
             raise SplitVAEError(
@@ -56,7 +56,7 @@ class TrainingState:
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for old in saved_states(directory)[:-KEPT]:
+        for old in [*saved_states(directory)[:-KEPT], *directory.glob(".*")]:  # and what a kill left behind
             shutil.rmtree(old, ignore_errors=True)
 
     def load(self, path: Path) -> None:
@@ -71,7 +71,7 @@ class TrainingState:
             key, _, parameter = name.partition(".")
             p = named[parameter]
             # Like the parameter in memory layout: Adam's fused step walks both in storage order.
-            like = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value)
+            like = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value, device=p.device)
             self.optimizer.state[p][key] = like.detach().copy_(value)
         record = read_json(path / "state.json", "not a training state")
         self.step, self.seconds = record["step"], record["seconds"]

@@ -13,17 +13,19 @@ from splitvae.errors import InputError
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise InputError if ``path`` cannot become a run directory: it is a file, holds something, or is in use."""
+    """Make the directory ``path``, or raise InputError if it cannot become a run: it is a file, or holds something."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; choose another --out.")
-    if not path.exists() or not any(path.iterdir()):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the run directory {path}: {error.strerror}; choose another --out.") from error
+    if all(child.name.startswith(".") for child in path.iterdir()):  # nothing, or what a killed start left behind
         return
     if not overwrite:
         raise InputError(f"{path} exists already; choose another --out, resume it with --resume, or pass --overwrite.")
     if not (path / "config.json").exists():
         raise InputError(f"{path} is not empty and holds no run; --overwrite replaces runs only. Choose another --out.")
-    with only_process_in(path):
-        pass
 
 
 def clear_run(path: Path) -> None:
@@ -37,7 +39,10 @@ def clear_run(path: Path) -> None:
 
 @contextmanager
 def only_process_in(path: Path) -> Iterator[None]:
-    """Hold the run's lock, which the operating system releases when the process ends, however it ends."""
+    """Hold the run's lock, which the operating system releases when the process ends, however it ends.
+
+    A directory in which nothing came to be is removed at the end.
+    """
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / ".lock", blocking=False)
     try:
@@ -47,6 +52,9 @@ def only_process_in(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if [child.name for child in path.iterdir()] == [".lock"]:
+            (path / ".lock").unlink()
+            path.rmdir()
         lock.release()
 
 

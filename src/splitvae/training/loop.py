@@ -9,18 +9,21 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
 from splitvae.errors import InputError, Interrupted, SplitVAEError
-from splitvae.models.vae import VAE, SplitVAE
+from splitvae.models.build import build_model
+from splitvae.models.vae import SplitVAE
 from splitvae.presets import resolve
 from splitvae.run import Run, open_data, write_record
 from splitvae.training.calibrate import calibrate
@@ -90,52 +93,52 @@ def train(
             config = replace(config, data=str(Path(config.data).expanduser().resolve()))
 
     tracker = None if config.tracker == "none" else config.tracker
+    if tracker is not None and find_spec(tracker) is None:
+        raise InputError(f"--tracker {tracker} needs the package {tracker}: pip install 'splitvae[{tracker}]'.")
     accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no", log_with=tracker, project_dir=run.path)
     main = accelerator.is_main_process
     if main and resume is None:
         refuse_existing(run.path, overwrite)
-    cache = open_data(config if main else replace(config, quiet=True))
-    if resume is not None and run.record["data"]["content_hash"] != cache.meta["content_hash"]:
-        raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
-    config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
-    machine = run.record["machine"] if resume is not None else {}
-    if config.precision == "auto" and machine.get("device") == str(accelerator.device):
-        precision, reason = machine["precision"], machine["precision_reason"]  # the same bits as before
-    else:
-        precision, reason = choose_precision(config.precision, accelerator.device)
     with only_process_in(run.path) if main else nullcontext():
+        if main and resume is None:
+            refuse_existing(run.path, overwrite)  # again, now that nobody else can make a run of it
+        cache = open_data(config if main else replace(config, quiet=True))
+        if resume is not None and run.record["data"]["content_hash"] != cache.meta["content_hash"]:
+            raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
+        config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
+        machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
         if main:
-            if overwrite:
+            if resume is None:
                 clear_run(run.path)
-            machine = {
-                "device": str(accelerator.device), "processes": accelerator.num_processes,
-                "threads": torch.get_num_threads(), "precision": precision, "precision_reason": reason,
-            }  # fmt: skip
             write_record(run, name, config, cache, machine)
         accelerator.wait_for_everyone()
-        _fit(run, config, cache, accelerator, bf16=precision == "bf16")
-    if tracker or accelerator.num_processes > 1:
-        accelerator.end_training()
+        try:
+            _fit(run, config, cache, accelerator, bf16=machine["precision"] == "bf16")
+        finally:
+            if tracker or accelerator.num_processes > 1:
+                accelerator.end_training()
     return Run(run.path)
 
 
-def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> SplitVAE:
-    """The model of a configuration, with the weights that its seed gives."""
-    network = {
-        name: getattr(config, name)
-        for name in (
-            "latent_dim", "num_components", "base_channels", "num_scales", "scale_blocks", "blocks_per_scale",
-            "depth_per_block", "embedding_dim", "padding", "batch_norm_momentum", "beta", "gamma_rule",
-        )
+def _machine(config: TrainConfig, accelerator: Accelerator, before: dict[str, Any]) -> dict[str, Any]:
+    """What this session runs on, for the record; a resumed run keeps what decides its bits.
+
+    Args:
+        before: the record of the session before; empty = none.
+    """
+    device = str(accelerator.device)
+    same = before.get("device") == device
+    if same and device == "cpu" and accelerator.num_processes == 1 == before["processes"]:
+        torch.set_num_threads(before["threads"])  # sums are split among threads
+    if same and config.precision == "auto":
+        chosen = [before["precision"], before["precision_reason"]]
+    else:
+        chosen = list(choose_precision(config.precision, accelerator.device))
+    precision, reason = broadcast_object_list(chosen)  # all processes alike, whatever each has timed
+    return {
+        "device": device, "processes": accelerator.num_processes, "threads": torch.get_num_threads(),
+        "precision": precision, "precision_reason": reason,
     }  # fmt: skip
-    if config.gamma_init != "first-batch":
-        network["gamma_init"] = config.gamma_init
-    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers are left alone
-        torch.manual_seed(config.seed)
-        if config.model == "vae":
-            del network["num_components"]
-            return VAE(image_shape, **network)
-        return SplitVAE(image_shape, **network)
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
@@ -184,6 +187,9 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
             return calibrate(ready, loader, images)
 
     def save() -> None:
+        if state.step == clock["step"]:
+            return
+        clock["step"] = state.step
         state.seconds += time.monotonic() - clock["began"]
         clock["began"] = clock["saved"] = time.monotonic()
         if main:
@@ -210,7 +216,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
 
     buffers = list(bare.buffers())
     backup = [buffer.clone() for buffer in buffers]
-    clock = {"began": time.monotonic(), "saved": time.monotonic()}
+    clock = {"began": time.monotonic(), "saved": time.monotonic(), "step": -1 if found is None else state.step}
     with reporter, interrupts() as received:
         while state.step < total:
             torch._foreach_copy_(backup, buffers)
@@ -234,9 +240,13 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
             values = accelerator.reduce(torch.cat([values, norm.detach()[None], asked]), "mean")
 
             # Reading a value waits for a GPU, so there it is done once in a while only.
-            look = device.type == "cpu" or (state.step + 1) % config.log_every == 0
+            # Always before something is written, so that a state or a model on disk is a good one.
+            due = time.monotonic() - clock["saved"] > 60 * config.checkpoint_minutes
+            writes = due or state.step + 1 == total or _divides(config.checkpoint_every, state.step + 1)
+            writes = writes or _divides(config.snapshot_every * loader.steps_per_epoch, state.step + 1)
+            look = reads_at_once(device) or writes or (state.step + 1) % config.log_every == 0
             if look and not torch.isfinite(values).all():
-                if device.type == "cpu":  # only batch norm has moved since the last good step: undo that
+                if reads_at_once(device):  # only batch norm has moved since the last good step: undo that
                     torch._foreach_copy_(buffers, backup)
                     save()
                 raise SplitVAEError(_diverged(values, state.step, run, config))
@@ -255,13 +265,12 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
                 with autocast():
                     save_picture_of(ready_model(QUICK_CALIBRATION), cache, run, state.step)
                     reporter.inactive = count_inactive(ready, loader)
-            epoch, left = divmod(state.step, loader.steps_per_epoch)
-            if main and config.snapshot_every and left == 0 and epoch % config.snapshot_every == 0:
+            epoch = state.step // loader.steps_per_epoch
+            if main and _divides(config.snapshot_every * loader.steps_per_epoch, state.step):
                 ready_model(10_000).save_pretrained(run.path / "snapshots" / f"epoch-{epoch:04d}")
 
             # Save what is needed to resume, and leave if asked to.
-            by_step = config.checkpoint_every and state.step % config.checkpoint_every == 0
-            if by_step or time.monotonic() - clock["saved"] > 60 * config.checkpoint_minutes:
+            if due or _divides(config.checkpoint_every, state.step):
                 save()
             if bool(received) if accelerator.num_processes == 1 else look and values[-1] > 0:
                 save()
@@ -278,6 +287,16 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
             with autocast():
                 lines = write_summary(model_for_use, cache, run, config, state)
             reporter.say(*lines)
+
+
+def reads_at_once(device: torch.device) -> bool:
+    """Whether a value can be read without waiting for a queue of work."""
+    return device.type == "cpu"
+
+
+def _divides(period: int, step: int) -> bool:
+    """Whether a step is one of every ``period``; a period of 0 = never."""
+    return period > 0 and step % period == 0
 
 
 def _resumed_config(run: Run, changes: dict[str, Any]) -> TrainConfig:

@@ -43,7 +43,7 @@ class Reporter:
         self.also: Callable[..., Any] | None = None
         if writes:
             _drop_lines_after(log, start)
-        self.console = Console(quiet=quiet, highlight=False)
+        self.console = Console(quiet=quiet, highlight=False, markup=False)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
             TimeRemainingColumn(compact=True), TextColumn("{task.fields[terms]}"),

@@ -67,7 +67,7 @@ def wants_picture(step: int, steps_per_epoch: int, total: int) -> bool:
 def save_picture_of(model: SplitVAE, cache: ImageCache, run: Run, step: int) -> None:
     """Write ``samples/step-….png``: test images; masks, components and x̂ of their reconstructions, then of samples."""
     device = model.mean.weight.device
-    x = ImageLoader(cache, "test", 1, 0, device).fixed(PICTURED)
+    x = ImageLoader(cache, "test", 1, 0, device, resident=False).fixed(PICTURED)
     z = torch.randn(PICTURED, model.latent_dim, generator=seeded(0, "picture", 0)).to(device)
     rows = [x, *rows_of(model.decode(model.encode(x).mode())).values(), *rows_of(model.decode(z)).values()]
     save_picture(grid([to_uint8(row) for row in rows]), run.path / "samples" / f"step-{step:07d}.png")
@@ -91,7 +91,7 @@ def write_summary(model: SplitVAE, cache: ImageCache, run: Run, config: TrainCon
     """
     device = model.mean.weight.device
     posteriors, errors = [], []
-    for x in ImageLoader(cache, "test", 1, 0, device).fixed_batches(10_000):
+    for x in ImageLoader(cache, "test", 1, 0, device, resident=False).fixed_batches(10_000):
         posteriors.append(model.encode(x))
         errors.append((model.decode(posteriors[-1].mode()).x_hat - x).square().mean(dim=(1, 2, 3)))
     posterior = _joined(posteriors)
