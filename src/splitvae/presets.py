@@ -43,7 +43,7 @@ RATE = "Adam at the paper's constant 1e-3; the official code as committed says 1
 PRESETS: dict[str, Preset] = {
     "digits": Preset(
         {
-            "data": "digits", "image_size": 16, "latent_dim": 16, "base_channels": 16, "beta": 3.0, "epochs": 50,
+            "data": "digits", "image_size": 16, "latent_dim": 16, "base_channels": 16, "beta": 3.0, "epochs": 40,
             "batch_size": 50,
         },
         "scikit-learn's 1,797 handwritten digits, enlarged to 16×16; no download. Two minutes on 2 old cores. "

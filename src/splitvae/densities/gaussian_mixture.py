@@ -467,7 +467,10 @@ class _KnownDistances:
         def compute(pairs: Tensor) -> None:
             for k, chosen in enumerate(pairs):
                 some = chosen.nonzero().squeeze(1)
-                bounds[k, some] = distance_to(k, z if len(some) == len(z) else z[some])
+                if 2 * len(some) > len(z):
+                    bounds[k] = distance_to(k, z)  # cheaper than to gather most of them
+                elif len(some):
+                    bounds[k, some] = distance_to(k, z[some])
             done.logical_or_(pairs)
 
         # The most probable component, to judge the others by; then whatever may matter beside it.
