@@ -22,7 +22,7 @@ class TrainConfig:
     """The recipe of a run. The defaults are the recipe ``images``: sensible for a folder of pictures of one's own."""
 
     data: Annotated[str | None, DATA] = None
-    """Where the pictures are: a directory of parquet shards (train-*, test-*), a folder of images, an .npz with an
+    """Where the pictures are: a directory of parquet shards (train-…, test-…), a folder of images, an .npz with an
     array train, "digits", or the name of a data set on the hub. Needed unless the preset names one."""
     image_size: Annotated[int | str | None, DATA] = None
     """Side in pixels (64), or height and width (48x80). None = the pictures' own size if they agree and have no side
