@@ -8,7 +8,8 @@ DEMO := runs/demo
 demo: .venv/.installed
 	$(BIN)/splitvae train digits --out $(DEMO) --overwrite
 	$(BIN)/splitvae decompose $(DEMO) --n 12 --out $(DEMO)/decomposition.png
-	$(BIN)/splitvae sample $(DEMO) --n 64 --out $(DEMO)/samples.png
+	$(BIN)/splitvae fit $(DEMO) --density gmm --n-components 10
+	$(BIN)/splitvae sample $(DEMO) --density gmm --n 64 --out $(DEMO)/samples.png
 	$(BIN)/splitvae sample $(DEMO) --n 12 --output all --out $(DEMO)/sampled-rows.png
 	@echo
 	@echo "Look at $(DEMO)/samples.png (64 new digits) and at $(DEMO)/decomposition.png: test digits, the mask σ,"

@@ -7,6 +7,7 @@ there ours knows no distances yet and computes all of them.
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -113,7 +114,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     with threadpool_limits(args.threads):
         results = [compare(args, between) for between in args.between]
-    machine = {"machine": platform.machine(), "torch": torch.__version__, "sklearn": sklearn.__version__}
+    machine = {"cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}", "cores": os.cpu_count()}
+    machine |= {"torch": torch.__version__, "sklearn": sklearn.__version__}
     print(json.dumps(vars(args) | machine | {"results": results}, indent=2))
 
 
