@@ -105,7 +105,8 @@ def prepare(
     asked = [image_size, crop, fit, skip_damaged, channels]
     key = hashlib.sha256(json.dumps([CACHE_VERSION, source.identity, asked]).encode()).hexdigest()[:16]
     stem = "".join(c if c.isalnum() else "-" for c in Path(source.name).name) or "data"
-    directory = next(cache_root().glob(f"*-{key}"), cache_root() / f"{stem}-{key}")
+    # A moved source is found again by its key; a name with a dot is what another process is making.
+    directory = next(cache_root().glob(f"[!.]*-{key}"), cache_root() / f"{stem}-{key}")
     if (directory / "meta.json").exists():
         return ImageCache.open(directory)
     try:
