@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
-from splitvae.densities import gaussian_mixture
+from splitvae.densities import known_distances
 from splitvae.densities.classwise import ClasswiseGaussianMixture
 from splitvae.densities.gaussian_mixture import GaussianMixture
 from splitvae.errors import InputError
@@ -60,13 +60,13 @@ def test_every_iteration_agrees_with_scikit_learn(covariance_type, n, dim, k, di
 def test_known_distances_leave_out_only_what_is_negligible():
     x, K = clusters(1100, 64, 6, 0.6), 6
     mixture = GaussianMixture(K, max_iter=1).fit(x, generator=seeded())
-    known = gaussian_mixture._KnownDistances(torch.zeros(K, len(x), dtype=torch.float64))
+    known = known_distances.KnownDistances(torch.zeros(K, len(x), dtype=torch.float64))
     for _ in range(5):
         lazy = torch.cat([joint for _, joint in mixture._log_joint(x, known)])
         dense = torch.cat([joint for _, joint in mixture._log_joint(x)])
         computed, shares = lazy.isfinite(), dense.softmax(dim=1)
         torch.testing.assert_close(lazy[computed], dense[computed], rtol=0, atol=1e-9)
-        assert shares[~computed].sum() <= (~computed).sum() * gaussian_mixture.NEGLIGIBLE
+        assert shares[~computed].sum() <= (~computed).sum() * known_distances.NEGLIGIBLE
         mixture._maximize(x, shares.T)
     assert computed.double().mean() < 0.5
 

@@ -8,19 +8,16 @@ codes that belong to it, and the E step leaves out the distances that are known 
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from splitvae.densities.known_distances import NEGLIGIBLE, KnownDistances
 from splitvae.errors import InputError, nearest
 from splitvae.models.distributions import DiagonalGaussian
-
-# What the E step leaves out is less than this part of a code's density, and what the M step leaves out is together
-# less than this part of a component's weight.
-NEGLIGIBLE = 1e-12
 
 _LEARNED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "converged_", "lower_bounds_")
 
@@ -221,7 +218,7 @@ class GaussianMixture:
         # On a GPU the dense products take milliseconds; few or short codes do not repay the eigenvalues.
         D, known = x.shape[1], None
         if self.covariance_type == "full" and D >= 64 and len(x) >= 16 * D and x.device.type == "cpu":
-            known = _KnownDistances(responsibilities)
+            known = KnownDistances(responsibilities)
         for _ in range(self.max_iter):
             # E step.
             total = 0.0
@@ -237,7 +234,7 @@ class GaussianMixture:
                 self.converged_ = True
                 return
 
-    def _log_joint(self, x: Tensor, known: "_KnownDistances | None" = None) -> Iterator[tuple[slice, Tensor]]:
+    def _log_joint(self, x: Tensor, known: KnownDistances | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Chunks of the codes: which rows, and log wₖ + log N(z; μₖ, Σₖ) as (B, K) float64 nats.
 
         With ``known`` it is −inf where it is negligible in the sum over k.
@@ -427,55 +424,3 @@ def as_latents(codes: Any, device: torch.device | str | None = None, dtype: torc
 def _precise(x: Tensor) -> torch.dtype:
     """The precision of everything small: float64, but for Apple's GPU, which has none."""
     return torch.float32 if x.device.type == "mps" else torch.float64
-
-
-class _KnownDistances:
-    """What EM still knows about the squared distances (z − μₖ)ᵀ Σₖ⁻¹ (z − μₖ) after its parameters have moved.
-
-    The idea of Hamerly (2010) for k-means, carried over to covariances: when (μ, Σ) becomes (μ', Σ') with
-    Σ' ⪯ s·Σ and m = ‖μ' − μ‖ in the metric of Σ⁻¹, a distance d is afterwards at least (d − m) / √s. Where this
-    bound makes a component's density less than ``NEGLIGIBLE`` times that of another, the distance is not computed.
-    A bound that has become too loose opens its pair, which is then computed and known exactly again.
-    """
-
-    def __init__(self, responsibilities: Tensor) -> None:
-        self.bounds = torch.zeros_like(responsibilities)  # (K, N), of the squared distances, from below
-        self.means: Tensor | None = None
-        self.precisions_cholesky: Tensor
-
-    def follow(self, means: Tensor, covariances: Tensor, precisions_cholesky: Tensor) -> None:
-        """Loosen the bounds by what has changed since the last call."""
-        if self.means is not None:
-            P = self.precisions_cholesky
-            s = torch.linalg.eigvalsh(P.mT @ covariances @ P)[:, -1:]
-            m = torch.einsum("kd,kde->ke", means - self.means, P).norm(dim=1, keepdim=True)
-            self.bounds.sqrt_().sub_(m).clamp_(min=0).square_().div_(s)
-        self.means, self.precisions_cholesky = means, precisions_cholesky
-
-    def look(self, rows: slice, z: Tensor, constant: Tensor, distance_to: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The squared distances of a chunk of codes, (K, B) float64, infinite where they do not matter.
-
-        Args:
-            rows: the chunk's place among the codes.
-            z: the chunk, (B, D).
-            constant: (K,), so that constant − ½·distance is the logarithm of a component's weighted density.
-            distance_to: (k, z) -> squared distances (B,).
-        """
-        bounds = self.bounds[:, rows]
-        everyone, done = torch.arange(len(z)), torch.zeros(bounds.shape, dtype=torch.bool)
-
-        def compute(pairs: Tensor) -> None:
-            for k, chosen in enumerate(pairs):
-                some = chosen.nonzero().squeeze(1)
-                if 2 * len(some) > len(z):
-                    bounds[k] = distance_to(k, z)  # cheaper than to gather most of them
-                elif len(some):
-                    bounds[k, some] = distance_to(k, z[some])
-            done.logical_or_(pairs)
-
-        # The most probable component, to judge the others by; then whatever may matter beside it.
-        best = (constant[:, None] - 0.5 * bounds).argmax(dim=0)
-        compute(torch.zeros_like(done).index_put_((best, everyone), torch.tensor(True)))
-        floor = constant[best] - 0.5 * bounds[best, everyone] + math.log(NEGLIGIBLE)
-        compute((constant[:, None] - 0.5 * bounds > floor) & ~done)
-        return torch.where(done, bounds.to(constant), math.inf)
