@@ -1,0 +1,38 @@
+"""The app of the command line, and what several commands share."""
+
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App, Group
+
+from splitvae import __version__
+from splitvae.errors import InputError
+
+MAIN = Group("Command", sort_key=0)
+app = App(
+    name="splitvae",
+    help="Train, compare and score variational autoencoders; split ones first of all.",
+    version=__version__,
+    group_arguments=MAIN,
+    group_parameters=MAIN,
+    result_action="return_value",
+    suppress_keyboard_interrupt=False,
+    help_epilogue="Add --debug to any command for a traceback instead of the one-line error.",
+)
+
+
+def existing(run: Path) -> Path:
+    """A path on this machine; a mistyped run must not be looked for on the hub."""
+    if not run.expanduser().exists():
+        raise InputError(f"{run} does not exist; pass a run directory or a saved model.")
+    return run
+
+
+def preparation(run: Path) -> tuple[Any, Any]:
+    """How the run prepared its pictures, (crop, fit); the defaults for a model without its run."""
+    from splitvae.run import Run
+
+    if not (run / "model").is_dir():
+        return "auto", "crop"
+    config = Run.open(run).config
+    return config.crop, config.fit

@@ -1,0 +1,220 @@
+"""Commands that make or take apart images, and the codes of images: sample, decompose, encode, fit."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from splitvae.commands.app import app, existing, preparation
+from splitvae.errors import InputError
+
+Output = Literal["x_hat", "components", "mask", "mix", "all"]
+
+
+def check_out(out: Path) -> None:
+    """Refuse a form of output that nobody writes, before any work is done."""
+    if out.suffix.lower() not in ("", ".png", ".npz"):
+        raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
+
+
+@app.command(help_epilogue="Example: splitvae sample runs/digits --n 64 --out samples.png")
+def sample(
+    run: Path,
+    *,
+    n: int = 64,
+    out: Path,
+    output: Output = "x_hat",
+    density: str = "normal",
+    label: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> None:
+    """Generate images.
+
+    Args:
+        run: A run directory, or a saved model.
+        n: Number of images.
+        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
+        output: x_hat, the blend; components, the images that it blends; mask; mix, one random component per image;
+            all, the rows of the paper's figures 1 to 4.
+        density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`.
+        label: The class to draw, from a class-wise density.
+        temperature: Scales the standard deviation of the density; below 1 samples are more typical.
+        seed: The same seed gives the same images.
+    """
+    if n < 1:
+        raise InputError(f"--n must be at least 1, not {n}.")
+    if not 0 < temperature < float("inf"):
+        raise InputError(f"--temperature must be positive, not {temperature}.")
+    check_out(out)
+    import torch
+
+    from splitvae.densities.store import load_density
+    from splitvae.models.pretrained import load_model
+
+    model = load_model(existing(run))
+    generator = torch.Generator().manual_seed(seed)
+    source, record = load_density(density, run, model.latent_dim)
+    if label is not None and record["class"] != "ClasswiseGaussianMixture":
+        raise InputError(f"--label needs a class-wise density: splitvae fit {run} --density gmm-per-class")
+    chosen = {} if label is None else {"label": label}
+    z = source.sample(n, generator=generator, temperature=temperature, **chosen)
+    _write_decoded(model, z, output, out, generator)
+
+
+@app.command(help_epilogue="Example: splitvae decompose runs/birds robin.jpg wren.jpg --out grid.png")
+def decompose(run: Path, image: list[Path] | None = None, *, out: Path, n: int = 10, output: Output = "all") -> None:
+    """Take images apart: each image, its mask σ, the components x̂₁ and x̂₂, and their blend x̂.
+
+    Args:
+        run: A run directory, or a saved model.
+        image: Image files; none = test images of the run's own data.
+        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
+        n: How many of the run's own test images, where no files are named.
+        output: all, or one of x_hat, components, mask, mix.
+    """
+    if n < 1:
+        raise InputError(f"--n must be at least 1, not {n}.")
+    check_out(out)
+    import torch
+
+    from splitvae.models.pretrained import load_model
+
+    model = load_model(existing(run))
+    if image:
+        x = _read_images(image, model.image_shape, *preparation(run))
+    else:
+        from splitvae.data.loader import ImageLoader
+        from splitvae.run import Run
+
+        x = ImageLoader(Run.open(run).data, "test", 1, 0).fixed(n)
+    with torch.inference_mode():
+        z = model.encode(x).mode()
+    _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x)
+
+
+@app.command(help_epilogue="Example: splitvae encode runs/digits digits --out codes.npz")
+def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", "test"] = "all") -> None:
+    """Write the latent codes of a source: mean and logvar (N, D), in the order of the source.
+
+    Args:
+        run: A run directory, or a saved model.
+        source: A folder of images, an .npz, parquet shards, "digits" or a hub name; sizes are made to fit the model.
+        out: An .npz with mean, logvar, row (the number in the source), and labels and names where there are some.
+        split: Which images: all, or one of the splits.
+    """
+    if out.suffix.lower() != ".npz":
+        raise InputError(f"cannot write codes to {out.name}: use a name that ends in .npz.")
+    import numpy as np
+
+    from splitvae.codes import encode_rows
+    from splitvae.data.cache import prepare
+    from splitvae.files import replacing
+    from splitvae.models.pretrained import load_model
+
+    model = load_model(existing(run))
+    crop, fit = preparation(run)
+    cache = prepare(source, model.image_shape[1:], crop, fit, channels=model.image_shape[0], quiet=False)
+    rows = np.arange(len(cache.images)) if split == "all" else cache.splits[split]
+    posterior = encode_rows(model, cache, rows)
+    arrays: dict[str, Any] = {"mean": posterior.mean.numpy(), "logvar": posterior.logvar.numpy(), "row": rows}
+    if cache.labels is not None:
+        arrays["labels"] = cache.labels[rows]
+    if cache.names is not None:
+        arrays["names"] = np.array(cache.names)[rows]
+    with replacing(out) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    print(f"{out}: mean and logvar {arrays['mean'].shape}")
+
+
+@app.command(help_epilogue="Example: splitvae fit runs/digits --density gmm --n-components 20")
+def fit(
+    run: Path,
+    *,
+    density: Literal["gmm", "gmm-per-class"] = "gmm",
+    n_components: int = 10,
+    covariance: Literal["full", "diag"] = "full",
+    split: Literal["train", "test"] = "train",
+    name: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Fit a density on the run's codes, from which `splitvae sample --density` then draws.
+
+    Args:
+        run: A run directory.
+        density: gmm, a mixture of Gaussians; gmm-per-class, one mixture per label, for samples of a class.
+        n_components: Gaussians in the mixture, or in each class's.
+        covariance: full, or diag for diagonal covariances.
+        split: Whose codes. "test" is the paper's protocol, which fits on the images that it is scored against.
+        name: Under which it is kept in densities/; the default is the value of --density, with -test after it for the
+            test split.
+        seed: Of the mixture's start.
+    """
+    name = name or density + ("-test" if split == "test" else "")
+    if name == "normal" or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise InputError(f"--name '{name}' must be letters, digits, - and _, and not normal, which is the prior.")
+    import torch
+
+    from splitvae.codes import codes_hash, encode_rows
+    from splitvae.densities.classwise import ClasswiseGaussianMixture
+    from splitvae.densities.gaussian_mixture import GaussianMixture
+    from splitvae.densities.store import save_density
+    from splitvae.run import Run
+
+    opened = Run.open(run)
+    cls = GaussianMixture if density == "gmm" else ClasswiseGaussianMixture
+    mixture = cls(n_components, covariance)
+    rows, labels = opened.data.splits[split], opened.data.labels
+    codes = encode_rows(opened.model, opened.data, rows)
+    own_labels = None if labels is None else labels[rows]
+    mixture.fit(codes, own_labels, generator=torch.Generator().manual_seed(seed))
+    record = {
+        "latent_dim": opened.model.latent_dim, "codes_sha256": codes_hash(codes), "codes": len(rows), "split": split,
+        "n_components": n_components, "covariance": covariance, "seed": seed,
+    }  # fmt: skip
+    save_density(mixture, opened.path / "densities" / f"{name}.safetensors", record)
+    bound = float(mixture.log_prob(codes).mean())
+    print(f"{name}: {n_components} components on {len(rows):,} {split} codes, {bound:.2f} nats per code")
+
+
+def _read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: Any) -> Any:
+    """Image files as the model's input (B, C, H, W)."""
+    import numpy as np
+    import torch
+
+    from splitvae.data.decode import choose_transform, decode, read_header
+
+    images = []
+    for path in paths:
+        try:
+            transform = replace(choose_transform([read_header(path)], shape[1:], crop, fit), channels=shape[0])
+            images.append(decode(path, transform))
+        except InputError as error:
+            raise InputError(f"{path}: {error}.") from error
+    return torch.from_numpy(np.stack(images)).float() / 255
+
+
+def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any, x: Any = None) -> None:
+    """Decode latents in batches and write the outputs that were asked for; ``x`` is a first row of originals."""
+    import torch
+
+    from splitvae.models.vae import Decoded
+    from splitvae.pictures import mix, rows_of, save_images, to_uint8
+
+    K = model.num_components
+    if K == 1 and output in ("components", "mask", "mix"):
+        raise InputError(f"this model has one component and no {output}; use --output x_hat.")
+    with torch.inference_mode():
+        parts = [model.decode(part) for part in z.split(500)]
+    decoded = Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    rows = rows_of(decoded)
+    chosen = {
+        "x_hat": ["x_hat"],
+        "components": [name for name in rows if name.startswith("x") and name != "x_hat"],
+        "mask": [name for name in rows if name.startswith("mask")],
+        "all": list(rows),
+    }
+    pictures = {"mix": mix(decoded, generator)} if output == "mix" else {name: rows[name] for name in chosen[output]}
+    if x is not None:
+        pictures = {"x": x, **pictures}
+    paths = save_images({name: to_uint8(images) for name, images in pictures.items()}, out)
+    print(paths[0] if len(paths) == 1 else f"{len(paths)} files in {out}")

@@ -1,0 +1,67 @@
+"""Commands that make a model or tell what it is: train, info."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, ArgumentCollection, Parameter
+
+from splitvae.commands.app import app
+from splitvae.config import TrainConfig
+from splitvae.errors import InputError
+
+_given: set[str] = set()  # fields of TrainConfig that stand on the command line
+
+
+def _note_given(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Remember which options were written, so that the others keep the preset's values."""
+    names = {field.name for field in fields(TrainConfig)}
+    _given.clear()
+    _given.update(name for argument in arguments if argument.tokens for name in argument.keys if name in names)
+
+
+@app.command(
+    config=_note_given,
+    help_epilogue="Example: splitvae train digits --out runs/digits\n\n"
+    "Example: splitvae train --data ~/Pictures/birds --image-size 64 --out runs/birds --epochs 50",
+)
+def train(
+    preset: str | None = None,
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008 (frozen)
+) -> None:
+    """Train a model: real images in; a model, pictures of its training and a log out.
+
+    Defaults below are those of the recipe "images"; a preset has its own (see `splitvae info PRESET`).
+
+    Args:
+        preset: digits, mnist, fashion-mnist, cifar10, celeba (the paper's recipes), or images, the default.
+        out: The run directory to make.
+        resume: A run to go on with, exactly where it stopped; more --epochs may be asked for.
+        overwrite: Replace the run in --out.
+    """
+    changes = {name: getattr(config, name) for name in _given}
+    if resume is None:
+        if out is None:
+            raise InputError("no run directory: pass --out RUN.")
+        from splitvae.presets import resolve
+
+        resolve(preset, **changes)  # a typo is answered at once, before PyTorch is imported
+    from splitvae.training.loop import train as train_run
+
+    train_run(preset, out=out, resume=resume, overwrite=overwrite, **changes)
+
+
+@app.command(help_epilogue="Example: splitvae info mnist")
+def info(what: str) -> None:
+    """Tell what a preset or a run is: layers with shapes, parameters, FLOPs and memory per image.
+
+    Args:
+        what: A preset, or a run directory.
+    """
+    from splitvae.describe import describe
+
+    describe(what)
