@@ -1,5 +1,6 @@
 """A run directory, which explains itself: what was asked for, what happened, and the model."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from splitvae.config import TrainConfig
 from splitvae.errors import InputError
 from splitvae.files import read_json, write_json
+from splitvae.presets import PRESETS, Preset
 
 if TYPE_CHECKING:
     from splitvae.data.cache import ImageCache
@@ -89,6 +91,18 @@ class Run:
     def data(self) -> "ImageCache":
         """The prepared data that the run was trained on."""
         return open_data(self.config)
+
+    @cached_property
+    def model_hash(self) -> str:
+        """SHA-256 of the weights file: what densities and metrics are bound to."""
+        _ = self.model
+        return hashlib.sha256((self.path / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+    @property
+    def mixture_components(self) -> int:
+        """Components of the paper's mixture for this run's preset."""
+        preset = PRESETS.get(self.record["preset"])
+        return preset.mixture_components if preset else Preset.mixture_components
 
     @property
     def summary(self) -> dict[str, Any]:

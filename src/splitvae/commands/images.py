@@ -1,4 +1,4 @@
-"""Commands that make or take apart images, and the codes of images: sample, decompose, encode, fit."""
+"""Commands that make or take apart images, and the codes of images: sample, decompose, encode."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -124,56 +124,6 @@ def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", 
     with replacing(out) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)
     print(f"{out}: mean and logvar {arrays['mean'].shape}")
-
-
-@app.command(help_epilogue="Example: splitvae fit runs/digits --density gmm --n-components 20")
-def fit(
-    run: Path,
-    *,
-    density: Literal["gmm", "gmm-per-class"] = "gmm",
-    n_components: int = 10,
-    covariance: Literal["full", "diag"] = "full",
-    split: Literal["train", "test"] = "train",
-    name: str | None = None,
-    seed: int = 0,
-) -> None:
-    """Fit a density on the run's codes, from which `splitvae sample --density` then draws.
-
-    Args:
-        run: A run directory.
-        density: gmm, a mixture of Gaussians; gmm-per-class, one mixture per label, for samples of a class.
-        n_components: Gaussians in the mixture, or in each class's.
-        covariance: full, or diag for diagonal covariances.
-        split: Whose codes. "test" is the paper's protocol, which fits on the images that it is scored against.
-        name: Under which it is kept in densities/; the default is the value of --density, with -test after it for the
-            test split.
-        seed: Of the mixture's start.
-    """
-    name = name or density + ("-test" if split == "test" else "")
-    if name == "normal" or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
-        raise InputError(f"--name '{name}' must be letters, digits, - and _, and not normal, which is the prior.")
-    import torch
-
-    from splitvae.codes import codes_hash, encode_rows
-    from splitvae.densities.classwise import ClasswiseGaussianMixture
-    from splitvae.densities.gaussian_mixture import GaussianMixture
-    from splitvae.densities.store import save_density
-    from splitvae.run import Run
-
-    opened = Run.open(run)
-    cls = GaussianMixture if density == "gmm" else ClasswiseGaussianMixture
-    mixture = cls(n_components, covariance)
-    rows, labels = opened.data.splits[split], opened.data.labels
-    codes = encode_rows(opened.model, opened.data, rows)
-    own_labels = None if labels is None else labels[rows]
-    mixture.fit(codes, own_labels, generator=torch.Generator().manual_seed(seed))
-    record = {
-        "latent_dim": opened.model.latent_dim, "codes_sha256": codes_hash(codes), "codes": len(rows), "split": split,
-        "n_components": n_components, "covariance": covariance, "seed": seed,
-    }  # fmt: skip
-    save_density(mixture, opened.path / "densities" / f"{name}.safetensors", record)
-    bound = float(mixture.log_prob(codes).mean())
-    print(f"{name}: {n_components} components on {len(rows):,} {split} codes, {bound:.2f} nats per code")
 
 
 def _read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: Any) -> Any:

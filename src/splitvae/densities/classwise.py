@@ -79,9 +79,16 @@ class ClasswiseGaussianMixture:
             temperature: scales the standard deviation around each component's mean.
             label: the class to draw from; None = classes by their frequency.
         """
+        if label is None:
+            return self.sample_labelled(n, generator, temperature)[0]
         self._check_fitted()
-        if label is not None:
-            return self.mixtures_[self._index(label)].sample(n, generator, temperature)
+        return self.mixtures_[self._index(label)].sample(n, generator, temperature)
+
+    def sample_labelled(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """As ``sample`` from all classes, with the class of each latent: (n, D) float32 and (n,) int64."""
+        self._check_fitted()
         if n < 1:
             raise InputError(f"the number of samples must be at least 1, not {n}.")
         place = "cpu" if generator is None else generator.device
@@ -91,7 +98,7 @@ class ClasswiseGaussianMixture:
         for index in drawn.unique().tolist():
             rows = (drawn == index).nonzero().squeeze(1).to(z.device)
             z[rows] = self.mixtures_[index].sample(len(rows), generator, temperature)
-        return z
+        return z, self.classes_[drawn.cpu()]
 
     def log_prob(self, z: Any, label: int | None = None) -> Tensor:
         """log p(z) of z (N, D), or log p(z | label): (N,) float64 nats."""

@@ -7,12 +7,16 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from splitvae.densities.classwise import ClasswiseGaussianMixture
+from splitvae.densities.flow import AutoregressiveFlow
 from splitvae.densities.gaussian_mixture import GaussianMixture
 from splitvae.densities.normal import StandardNormal
+from splitvae.densities.second_stage import SecondStageVAE
 from splitvae.errors import InputError
 from splitvae.models.pretrained import read_tensors, write_tensors
 
-CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (GaussianMixture, ClasswiseGaussianMixture)}
+CLASSES: dict[str, Any] = {
+    cls.__name__: cls for cls in (GaussianMixture, ClasswiseGaussianMixture, SecondStageVAE, AutoregressiveFlow)
+}
 FORMAT_VERSION = 1
 
 
@@ -26,6 +30,11 @@ def save_density(density: Any, path: Path, record: dict[str, Any]) -> None:
     """
     header = {"class": type(density).__name__, "format_version": FORMAT_VERSION, **record}
     write_tensors(path, density.to_tensors(), {"density": json.dumps(header)})
+
+
+def density_names(run: Path) -> list[str]:
+    """The names of the densities that were fitted for a run."""
+    return sorted(path.stem for path in (run / "densities").glob("*.safetensors"))
 
 
 def load_density(name: str, run: Path, latent_dim: int) -> tuple[Any, dict[str, Any]]:
@@ -43,7 +52,7 @@ def load_density(name: str, run: Path, latent_dim: int) -> tuple[Any, dict[str, 
         return StandardNormal(latent_dim), {"class": "StandardNormal"}
     path = run / "densities" / f"{name}.safetensors"
     if not path.exists():
-        fitted = sorted(p.stem for p in path.parent.glob("*.safetensors")) if path.parent.exists() else []
+        fitted = density_names(run)
         has = f"it has normal, {', '.join(fitted)}" if fitted else "it has normal only"
         raise InputError(
             f"{run} has no density '{name}': {has}. Fit it: splitvae fit {run} --density gmm --name {name}"

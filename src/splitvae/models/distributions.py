@@ -51,7 +51,11 @@ class DiagonalGaussian:
         Returns:
             (B,) nats per image.
         """
-        return 0.5 * (self.mean.square() + self.logvar.exp() - self.logvar - 1).sum(dim=1)
+        return self.kl_per_dimension().sum(dim=1)
+
+    def kl_per_dimension(self) -> Tensor:
+        """The terms of the sum in ``kl``: (B, D) nats."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - self.logvar - 1)
 
 
 def inactive_latents(posterior: DiagonalGaussian) -> dict[str, int]:
