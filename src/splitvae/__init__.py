@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from splitvae.data.cache import ImageCache as ImageCache
     from splitvae.data.cache import prepare as prepare
     from splitvae.densities.classwise import ClasswiseGaussianMixture as ClasswiseGaussianMixture
+    from splitvae.densities.flow import AutoregressiveFlow as AutoregressiveFlow
     from splitvae.densities.gaussian_mixture import GaussianMixture as GaussianMixture
     from splitvae.densities.normal import StandardNormal as StandardNormal
+    from splitvae.densities.second_stage import SecondStageVAE as SecondStageVAE
     from splitvae.errors import InputError as InputError
     from splitvae.errors import SplitVAEError as SplitVAEError
+    from splitvae.evaluation.compare import compare as compare
+    from splitvae.evaluation.evaluate import evaluate as evaluate
+    from splitvae.evaluation.verify import verify as verify
     from splitvae.models.distributions import DiagonalGaussian as DiagonalGaussian
     from splitvae.models.pretrained import load_model as load_model
     from splitvae.models.vae import VAE as VAE
@@ -31,10 +36,15 @@ _HOME = {
     "ImageCache": "splitvae.data.cache",
     "prepare": "splitvae.data.cache",
     "ClasswiseGaussianMixture": "splitvae.densities.classwise",
+    "AutoregressiveFlow": "splitvae.densities.flow",
     "GaussianMixture": "splitvae.densities.gaussian_mixture",
     "StandardNormal": "splitvae.densities.normal",
+    "SecondStageVAE": "splitvae.densities.second_stage",
     "InputError": "splitvae.errors",
     "SplitVAEError": "splitvae.errors",
+    "compare": "splitvae.evaluation.compare",
+    "evaluate": "splitvae.evaluation.evaluate",
+    "verify": "splitvae.evaluation.verify",
     "DiagonalGaussian": "splitvae.models.distributions",
     "load_model": "splitvae.models.pretrained",
     "VAE": "splitvae.models.vae",
