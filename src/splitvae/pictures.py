@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from splitvae.errors import InputError
 from splitvae.files import replacing
 from splitvae.models.vae import Decoded
 
@@ -15,7 +16,13 @@ GAP = 2  # pixels between tiles
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Floats in [0, 1] → uint8 of the same shape, by rounding (truncation would darken every pixel by ½)."""
+    """Floats in [0, 1] → uint8 of the same shape, by rounding (truncation would darken every pixel by ½).
+
+    Raises:
+        InputError: the images are uint8 already; as floats they would all be white.
+    """
+    if images.dtype == torch.uint8:
+        raise InputError("the images are already uint8; to_uint8 takes floats in [0, 1].")
     return (images.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 

@@ -1,4 +1,4 @@
-"""Commands that make a model or tell what it is: train, info."""
+"""Commands that make a model or tell what it is: train, info, doctor."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -65,3 +65,20 @@ def info(what: str) -> None:
     from splitvae.describe import describe
 
     describe(what)
+
+
+@app.command(
+    help_epilogue="Example: splitvae doctor ~/Pictures/birds --image-size 64\n\nExample: splitvae doctor runs/birds"
+)
+def doctor(what: str, *, image_size: int | str | None = None) -> None:
+    """Examine images before training, or a run after it: what goes wrong most often, and what to do about it.
+
+    Findings are advice: whatever is found, the exit status is 0; it is 2 for what is neither a run nor a source.
+
+    Args:
+        what: A run directory; or a folder of images, an .npz, parquet shards, a hub name, as for `train --data`.
+        image_size: The size that a source will be trained at; a run has its own.
+    """
+    from splitvae.doctor import doctor as examine
+
+    examine(what, image_size)

@@ -9,6 +9,7 @@ et al. 2019, arXiv 1904.06991; density and coverage Naeem et al. 2020, arXiv 200
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -101,6 +102,56 @@ def frechet_distance(mean1: Any, cov1: Any, mean2: Any, cov2: Any) -> float:
     return _frechet(mean1 - mean2, np.trace(cov1) + np.trace(cov2), root.T @ cov2 @ root)
 
 
+class Reference:
+    """REAL features (m, F), with what several metrics need of them computed once.
+
+    Args:
+        real: (m, F), m ≥ 2, finite.
+
+    Examples:
+        >>> reference = Reference(np.eye(4))
+        >>> frechet_from_features(np.eye(4), reference) < 1e-9, precision_recall(np.eye(4), reference)["recall"]
+        (True, 1.0)
+    """
+
+    def __init__(self, real: Any) -> None:
+        self.features = _rows(real, "real features")
+        self.mean = self.features.mean(axis=0)
+        self._radii: dict[int, np.ndarray] = {}
+
+    @cached_property
+    def root(self) -> np.ndarray:
+        """(F, r) with root·rootᵀ = the covariance."""
+        m, width = self.features.shape
+        centred = (self.features - self.mean) / np.sqrt(m - 1)
+        return centred.T if m < width else _root(_gram(centred.T))
+
+    @cached_property
+    def _trace(self) -> float:
+        return float(np.square(self.features - self.mean).sum() / (len(self.features) - 1))
+
+    def project(self, fake: np.ndarray) -> np.ndarray:
+        """(n, F) → (n, r): (fake − mean)·root; centred first, so that a far mean costs no digits."""
+        return (fake - self.mean) @ self.root
+
+    def distance(self, fake: np.ndarray, projected: np.ndarray | None = None) -> float:
+        """The Fréchet distance to GENERATED features (n, F); ``projected`` is ``project(fake)`` where it is at hand."""
+        mean = fake.mean(axis=0)
+        projected = self.project(fake) if projected is None else projected
+        n, r = projected.shape
+        # (n, r), with centredᵀ·centred = rootᵀ·C·root.
+        centred = (projected - projected.mean(axis=0)) / np.sqrt(n - 1)
+        # The two Gram matrices of a matrix share their non-zero eigenvalues: take the smaller.
+        product = _gram(centred) if n < r else _gram(centred.T)
+        return _frechet(mean - self.mean, np.square(fake - mean).sum() / (n - 1) + self._trace, product)
+
+    def radii(self, k: int) -> np.ndarray:
+        """(m,) squared distance of each point to its k-th neighbour."""
+        if k not in self._radii:
+            self._radii[k] = _radii(self.features, k)
+        return self._radii[k]
+
+
 def frechet_from_features(fake: Any, real: Any) -> float:
     """``frechet_distance`` of the sample means and covariances (divisor n − 1) of two feature sets.
 
@@ -109,10 +160,10 @@ def frechet_from_features(fake: Any, real: Any) -> float:
 
     Args:
         fake: GENERATED features (n, F).
-        real: REAL features (m, F).
+        real: REAL features (m, F), or a ``Reference``.
     """
-    fake, real = _pair(fake, real)
-    return _Reference(real).distance(fake)
+    fake, reference = _pair(fake, real)
+    return reference.distance(fake)
 
 
 def frechet_at_infinity(
@@ -125,7 +176,7 @@ def frechet_at_infinity(
 
     Args:
         fake: GENERATED features (n, F).
-        real: REAL features (m, F).
+        real: REAL features (m, F), or a ``Reference``.
         points: number of subset sizes, equally spaced up to n; at least 2.
         smallest: the smallest subset; None = n/2. The paper takes n/10 with n = 50,000; below F rows the distance
             is no longer a line in 1/n.
@@ -135,7 +186,7 @@ def frechet_at_infinity(
         ``frechet_at_infinity`` = a, which may be slightly negative (clipping would bias it);
         ``frechet_at_infinity_slope`` = b; ``frechet_at_infinity_residual``, the rms distance to the line.
     """
-    fake, real = _pair(fake, real)
+    fake, reference = _pair(fake, real)
     n = len(fake)
     smallest = max(2, n // 2) if smallest is None else smallest
     if points < 2 or not 2 <= smallest < n:
@@ -143,9 +194,10 @@ def frechet_at_infinity(
             f"the extrapolation needs points ≥ 2 and 2 ≤ smallest < {n} (the generated rows), "
             f"not points = {points} and smallest = {smallest}; score more images."
         )
-    rng, reference = np.random.default_rng(seed), _Reference(real)
+    rng, projected = np.random.default_rng(seed), reference.project(fake)
     sizes = np.unique(np.linspace(smallest, n, points).round().astype(int))
-    distances = [reference.distance(fake[rng.permutation(n)[:size]]) for size in sizes]
+    subsets = [rng.permutation(n)[:size] for size in sizes]
+    distances = [reference.distance(fake[rows], projected[rows]) for rows in subsets]
     design = np.stack([np.ones(len(sizes)), 1 / sizes], axis=1)
     (intercept, slope), *_ = np.linalg.lstsq(design, np.array(distances), rcond=None)
     residual = np.sqrt(np.mean((design @ [intercept, slope] - distances) ** 2))
@@ -163,7 +215,7 @@ def kernel_distance(
 
     Args:
         fake: GENERATED features (n, F).
-        real: REAL features (m, F).
+        real: REAL features (m, F), or a ``Reference``.
         subsets: how many pairs of subsets; at least 1.
         subset_size: rows of a subset, drawn without replacement; the smaller set's size where that is less.
         seed: of the subsets.
@@ -172,7 +224,8 @@ def kernel_distance(
         ``kid``, the mean (slightly negative for sets that agree); ``kid_std``, the standard deviation over subsets;
         ``kid_subset_size``, the rows used.
     """
-    fake, real = _pair(fake, real)
+    fake, reference = _pair(fake, real)
+    real = reference.features
     if subsets < 1 or subset_size < 2:
         raise InputError(f"KID needs subsets ≥ 1 and subset_size ≥ 2, not {subsets} and {subset_size}.")
     size = min(subset_size, len(fake), len(real))
@@ -191,15 +244,15 @@ def precision_recall(fake: Any, real: Any, k: int = 3) -> dict[str, float]:
 
     Args:
         fake: GENERATED features (n, F).
-        real: REAL features (m, F).
+        real: REAL features (m, F), or a ``Reference``.
         k: which neighbour sets the radius, the point itself not counted.
 
     Returns:
         ``precision``, the share of GENERATED points on the manifold of the real ones (quality);
         ``recall``, the share of REAL points on the manifold of the generated ones (variety).
     """
-    fake, real = _pair(fake, real)
-    fake_radii, real_radii = _radii(fake, k), _radii(real, k)
+    fake, reference = _pair(fake, real)
+    real, fake_radii, real_radii = reference.features, _radii(fake, k), reference.radii(k)
     precise, recalled = np.zeros(len(fake), dtype=bool), np.zeros(len(real), dtype=bool)
     for rows, squared in _distances(fake, real):  # rows are GENERATED, columns REAL
         precise[rows] = (squared <= real_radii).any(axis=1)
@@ -212,15 +265,15 @@ def density_coverage(fake: Any, real: Any, k: int = 5) -> dict[str, float]:
 
     Args:
         fake: GENERATED features (n, F).
-        real: REAL features (m, F).
+        real: REAL features (m, F), or a ``Reference``.
         k: which neighbour sets the radius, the point itself not counted.
 
     Returns:
         ``density``, how many REAL balls hold a generated point, over k, on average (1 in expectation where the sets
         agree, unbounded); ``coverage``, the share of REAL balls that hold at least one GENERATED point.
     """
-    fake, real = _pair(fake, real)
-    radii = _radii(real, k)
+    fake, reference = _pair(fake, real)
+    real, radii = reference.features, reference.radii(k)
     held, covered = 0, np.zeros(len(real), dtype=bool)
     for _, squared in _distances(fake, real):  # rows are GENERATED, columns REAL
         inside = squared <= radii
@@ -229,25 +282,40 @@ def density_coverage(fake: Any, real: Any, k: int = 5) -> dict[str, float]:
     return {"density": held / (k * len(fake)), "coverage": float(covered.mean())}
 
 
-class _Reference:
-    """What the Fréchet distance needs of the REAL features (m, F): mean, trace and a root of the covariance."""
+def class_histogram(labels: Any, classes: int) -> list[float]:
+    """The share of each class among labels (N,) in 0 … classes − 1, N ≥ 1: a list that sums to 1."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels) or labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"labels must be (N,) with N ≥ 1 and values from 0 to {classes - 1}.")
+    return (np.bincount(labels, minlength=classes) / len(labels)).tolist()
 
-    def __init__(self, real: np.ndarray) -> None:
-        m, width = real.shape
-        self.mean = real.mean(axis=0)
-        centred = (real - self.mean) / np.sqrt(m - 1)
-        self.trace = np.square(centred).sum()
-        self.root = centred.T if m < width else _root(_gram(centred.T))  # either way (F, r) with root·rootᵀ = C
 
-    def distance(self, fake: np.ndarray) -> float:
-        """To the GENERATED features (n, F)."""
-        mean = fake.mean(axis=0)
-        centred = (fake - mean) / np.sqrt(len(fake) - 1)
-        projected = centred @ self.root  # (n, r), with projectedᵀ·projected = rootᵀ·C·root
-        n, r = projected.shape
-        # The two Gram matrices of a matrix share their non-zero eigenvalues: take the smaller.
-        product = _gram(projected) if n < r else _gram(projected.T)
-        return _frechet(mean - self.mean, np.square(centred).sum() + self.trace, product)
+def total_variation(p: Any, q: Any) -> float:
+    """½ Σ |pᵢ − qᵢ| of two histograms (classes,): the share that would have to change class; 0 to 1."""
+    return float(np.abs(np.subtract(p, q)).sum() / 2)
+
+
+def every_metric(fake: Any, real: Any, seed: int = 0) -> dict[str, float]:
+    """All metrics of this file that the number of images allows.
+
+    Args:
+        fake: GENERATED features (n, F).
+        real: REAL features (m, F), or a ``Reference``.
+        seed: of the subsets inside the metrics.
+
+    Returns:
+        ``frechet_distance``; from 20 generated rows on ``frechet_at_infinity``; ``kid``, ``kid_std``; from 6 rows on
+        ``precision``, ``recall``, ``density``, ``coverage``.
+    """
+    fake, reference = _pair(fake, real)
+    metrics = {"frechet_distance": frechet_from_features(fake, reference)}
+    if len(fake) >= 20:
+        metrics["frechet_at_infinity"] = frechet_at_infinity(fake, reference, seed=seed)["frechet_at_infinity"]
+    kid = kernel_distance(fake, reference, seed=seed)
+    metrics |= {"kid": kid["kid"], "kid_std": kid["kid_std"]}
+    if min(len(fake), len(reference.features)) > 5:
+        metrics |= precision_recall(fake, reference) | density_coverage(fake, reference)
+    return metrics
 
 
 def _frechet(difference: np.ndarray, traces: float, product: np.ndarray) -> float:
@@ -305,15 +373,16 @@ def _radii(points: np.ndarray, k: int) -> np.ndarray:
     return np.concatenate([np.partition(squared, k, axis=1)[:, k] for _, squared in _distances(points, points)])
 
 
-def _pair(fake: Any, real: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both feature sets as float64 arrays of one width, at least 2 finite rows each."""
-    fake, real = _rows(fake, "generated features"), _rows(real, "real features")
-    if fake.shape[1] != real.shape[1]:
+def _pair(fake: Any, real: Any) -> tuple[np.ndarray, Reference]:
+    """The generated features as a float64 array and the real ones as a ``Reference``, of one width."""
+    fake = _rows(fake, "generated features")
+    reference = real if isinstance(real, Reference) else Reference(real)
+    if fake.shape[1] != len(reference.mean):
         raise InputError(
-            f"the generated features have {fake.shape[1]} columns and the real ones {real.shape[1]}; "
+            f"the generated features have {fake.shape[1]} columns and the real ones {len(reference.mean)}; "
             "use one extractor for both."
         )
-    return fake, real
+    return fake, reference
 
 
 def _rows(features: Any, what: str, at_least: int = 2) -> np.ndarray:

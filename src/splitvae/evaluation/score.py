@@ -10,11 +10,13 @@ from splitvae.data.cache import ImageCache, cache_root, prepare
 from splitvae.errors import InputError
 from splitvae.evaluation.features import Extractor, extract_cached, metric_name
 from splitvae.evaluation.metrics import (
+    class_histogram,
     density_coverage,
     frechet_at_infinity,
     frechet_from_features,
     kernel_distance,
     precision_recall,
+    total_variation,
 )
 
 Split = Literal["all", "train", "test"]
@@ -44,6 +46,7 @@ def score(
 
     Returns:
         ``metrics``: flat dict of floats; ``floor``: the same distance between two halves of the real set;
+        ``classes``, for an extractor that tells them: their shares and the distance of these, see ``_classes``;
         ``protocol``: extractor and weights, resize, counts, hashes, versions; ``notes``: what a reader must know.
     """
     sets = {name: _open(source, image_size) for name, source in (("real", real), ("fake", fake))}
@@ -82,6 +85,7 @@ def score(
     return {
         "metrics": metrics,
         "floor": {label: floor, "images of each half": len(halves[0])},
+        **({} if extractor.head is None else {"classes": _classes(extractor, generated, reference, halves)}),
         "protocol": {
             "extractor": extractor.name,
             "features": extractor.dim,
@@ -106,6 +110,32 @@ def score(
             "versions": {name: version(name) for name in ("splitvae", "torch", "numpy", "pillow")},
         },
         "notes": notes,
+    }
+
+
+def _classes(
+    extractor: Extractor, generated: np.ndarray, reference: np.ndarray, halves: list[np.ndarray]
+) -> dict[str, Any]:
+    """Which classes the images hold, as the extractor's head sees them.
+
+    Args:
+        extractor: with a head.
+        generated, reference: features (n, F) and (m, F).
+        halves: two sets of rows of ``reference``.
+
+    Returns:
+        ``real``, ``fake``: the share of each class; ``total_variation`` of the two; ``total_variation_floor``, that of
+        the two halves of the real set: what chance alone does at that count.
+    """
+    assert extractor.head is not None
+    count = len(extractor.head[1])
+    found = extractor.classify(reference)
+    real, fake = class_histogram(found, count), class_histogram(extractor.classify(generated), count)
+    return {
+        "real": real,
+        "fake": fake,
+        "total_variation": total_variation(fake, real),
+        "total_variation_floor": total_variation(*(class_histogram(found[half], count) for half in halves)),
     }
 
 

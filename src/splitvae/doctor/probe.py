@@ -1,0 +1,160 @@
+"""What a trained model does with some fixed images, and the checks of it."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splitvae.codes import encode_rows
+from splitvae.config import TrainConfig
+from splitvae.data.cache import ImageCache
+from splitvae.data.loader import ImageLoader, seeded
+from splitvae.doctor.findings import Finding
+from splitvae.models.distributions import DiagonalGaussian, inactive_latents
+from splitvae.models.vae import SplitVAE
+
+ENCODED, DECODED = 2_000, 300  # test images; and images of each split, because decoding costs four times as much
+STALE = 1.2  # mse with stored over mse with fresh batch-norm statistics
+SILENT = 0.01  # mean weight of a component that carries nothing
+LAW_NOTE, LAW_WARNING = 0.15, 0.4  # distance of the variance law from 1
+OVERFIT_NOTE, OVERFIT_WARNING = 1.5, 3.0  # mse of test over training images
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured; mse is per value, of reconstructions from the posterior mean.
+
+    Attributes:
+        codes: posterior of up to 2,000 test images.
+        test_mse, train_mse: on up to 300 images of each split.
+        fresh_mse: as ``train_mse``, on the same images, with the batch's own statistics in batch norm.
+        weights: (K,) mean weight of each component over pixels and test images.
+    """
+
+    codes: DiagonalGaussian
+    test_mse: float
+    train_mse: float
+    fresh_mse: float
+    weights: Tensor
+
+
+@torch.no_grad()
+def probe(model: SplitVAE, cache: ImageCache) -> Probe:
+    """Measure, on a GPU where there is one; ``model`` stays as it is."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = copy.deepcopy(model).to(device).eval()
+    train, test = (ImageLoader(cache, split, 1, 0, device, resident=False) for split in ("train", "test"))
+
+    chosen = torch.randperm(len(test.rows), generator=seeded(0, "fixed", 0))[:ENCODED]
+    codes = encode_rows(model, cache, test.rows[chosen.numpy()])
+    test_mse, weights = _reconstruct(model, test)
+    train_mse, _ = _reconstruct(model, train)
+    model.train()
+    fresh_mse, _ = _reconstruct(model, train)
+    return Probe(codes, test_mse, train_mse, fresh_mse, weights)
+
+
+def _reconstruct(model: SplitVAE, loader: ImageLoader) -> tuple[float, Tensor]:
+    """(mse, mean weights) on fixed images of a loader."""
+    errors, weights = [], []
+    for i, x in enumerate(loader.fixed_batches(DECODED)):
+        if i and len(x) < 50:  # the statistics of a short tail are those of other images
+            continue
+        decoded = model.decode(model.encode(x).mode())
+        errors.append((decoded.x_hat - x).square().mean(dim=(1, 2, 3)))
+        weights.append(decoded.weights.mean(dim=(2, 3, 4)))
+    return float(torch.cat(errors).mean()), torch.cat(weights).mean(dim=0).cpu()
+
+
+def check_model(found: Probe, config: TrainConfig) -> list[Finding]:
+    """All checks of what was measured; one line alone where the model gives no numbers."""
+    if not math.isfinite(found.train_mse + found.test_mse) or not found.codes.mean.isfinite().all():
+        return [
+            Finding(
+                "model", "warning", "its codes or reconstructions are not finite",
+                f"train it again with a smaller rate, such as --lr {config.lr / 10:g}",
+            )
+        ]  # fmt: skip
+    findings = [check_batch_norm(found, config), check_overfitting(found), check_latents(found, config)]
+    if found.codes.logvar.isfinite().all():  # a deterministic encoder has no variance
+        findings.append(check_variance_law(found))
+    return findings + ([check_components(found)] if len(found.weights) > 1 else [])
+
+
+def check_batch_norm(found: Probe, config: TrainConfig) -> Finding:
+    """Whether batch norm's stored statistics are those of the weights."""
+    stored, fresh = found.train_mse, found.fresh_mse
+    text = f"mse {stored:.3g} on training images with the stored statistics, {fresh:.3g} with fresh ones"
+    if stored > STALE * fresh:
+        return Finding(
+            "batch norm", "warning", f"{text}: the stored ones are stale, whatever the model decodes is off",
+            f"one epoch more estimates them anew at its end: --resume RUN --epochs {config.epochs + 1}; or, in Python, "
+            "calibrate(run.model, ImageLoader(run.data, 'train', 100, 0)).save_pretrained(run.path / 'model')",
+        )  # fmt: skip
+    return Finding("batch norm", "ok", text)
+
+
+def check_overfitting(found: Probe) -> Finding:
+    """Whether test images are reconstructed as well as training images."""
+    ratio = found.test_mse / max(found.train_mse, 1e-12)
+    text = f"mse {found.test_mse:.3g} on test images, {found.train_mse:.3g} on training images"
+    if ratio <= OVERFIT_NOTE:
+        return Finding("over-fitting", "ok", text)
+    return Finding(
+        "over-fitting", "warning" if ratio > OVERFIT_WARNING else "note",
+        f"{text}: {ratio:.1f} times as much, the model knows its images by heart",
+        "more images; or --flip, fewer --epochs, a smaller --base-channels, a larger --beta",
+    )  # fmt: skip
+
+
+def check_latents(found: Probe, config: TrainConfig) -> Finding:
+    """How many latent variables carry no information, by the official code's two criteria."""
+    D, counts = found.codes.mean.shape[1], inactive_latents(found.codes)
+    inactive = max(counts.values())
+    text = (
+        f"{D - inactive} of {D} in use; idle are {counts['by_mean']} (mean varies by less than 0.05) or "
+        f"{counts['by_variance']} (variance above 0.95)"
+    )
+    if inactive == D:
+        start = "" if config.gamma_init == "first-batch" else ", or --gamma-init first-batch"
+        return Finding(
+            "latents", "warning", f"{text}: codes tell nothing of the image (posterior collapse)",
+            f"more --epochs, a smaller --beta (now {config.beta:g}){start}",
+        )  # fmt: skip
+    if inactive > D / 2:
+        enough = max(2, math.ceil(1.25 * (D - inactive)))
+        return Finding(
+            "latents", "warning", f"{text}: more than half are idle (posterior collapse)",
+            f"a smaller --beta (now {config.beta:g}) brings more into use; or do with --latent-dim {enough}",
+        )  # fmt: skip
+    if inactive == 0:
+        return Finding("latents", "ok", f"all {D} in use; a larger --latent-dim may reconstruct better")
+    return Finding("latents", "ok", text)
+
+
+def check_variance_law(found: Probe) -> Finding:
+    """Var(μᵢ) + E[σᵢ²] ≈ 1, which holds where the codes of all images together have the prior's variance."""
+    sums = found.codes.mean.var(dim=0, correction=0) + found.codes.logvar.exp().mean(dim=0)
+    mean = float(sums.mean())
+    text = f"Var(μ) + E[σ²] is {mean:.2f} on average, {sums.min():.2f} to {sums.max():.2f} over the latents; ideal is 1"
+    if abs(mean - 1) <= LAW_NOTE:
+        return Finding("variance law", "ok", text)
+    return Finding(
+        "variance law", "warning" if abs(mean - 1) > LAW_WARNING else "note",
+        f"{text}: samples from N(0, I) miss the codes that the decoder knows",
+        "train longer, or sample from a fitted density: splitvae fit RUN, then splitvae sample RUN --density gmm",
+    )  # fmt: skip
+
+
+def check_components(found: Probe) -> Finding:
+    """Whether every image of the blend carries something."""
+    text = "mean weights " + ", ".join(f"{100 * weight:.1f} %" for weight in found.weights.tolist())
+    silent = (found.weights < SILENT).nonzero().flatten().tolist()
+    if silent:
+        return Finding(
+            "components", "warning", f"{text}: x{silent[0] + 1} is hardly ever seen",
+            f"another --seed; or --num-components {max(1, len(found.weights) - len(silent))}, which loses nothing",
+        )  # fmt: skip
+    return Finding("components", "ok", text)

@@ -1,0 +1,226 @@
+"""Checks of a training run: its record, its log, its data, its model, its densities."""
+
+import json
+import math
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from splitvae.codes import codes_hash, encode_rows
+from splitvae.data.cache import ImageCache
+from splitvae.densities.store import load_density
+from splitvae.doctor.findings import Finding, counted
+from splitvae.doctor.probe import Probe, check_model, probe
+from splitvae.errors import InputError, SplitVAEError
+from splitvae.run import Run
+
+HASHED = 20_000  # codes; more would take minutes to encode again
+DRAWN = 500  # latents on which a density's likelihood is compared
+DIVERGED = 1.5  # mse at the end of the log over its best
+GAMMA_APART = 2.0  # factor between γ and the mse
+
+
+def examine_run(run: str | Path | Run) -> list[Finding]:
+    """Examine a run, finished or not; checks that need missing data or a missing model are left out.
+
+    Args:
+        run: a run directory.
+
+    Raises:
+        InputError: it does not exist, is no run, or its ``config.json`` is damaged.
+    """
+    opened = Run.open(run)
+    log = _lines(opened)
+    findings = [check_finished(opened, log), check_versions(opened), check_log(opened, log)]
+    try:
+        cache = opened.data
+    except SplitVAEError as error:
+        remedy = "put the data back where it was; without it the model cannot be examined"
+        return [*findings, Finding("data", "warning", f"not found: {error}", remedy)]
+    findings.append(check_data(opened, cache))
+    if not (opened.path / "model" / "config.json").exists():
+        return findings + check_latents_so_far(opened, log)
+    if cache.shape != opened.image_shape:  # the check of the data has said so
+        return findings
+    try:
+        model = opened.model
+    except InputError as error:
+        return [*findings, Finding("model", "warning", str(error), "copy the run anew, or train it again")]
+    found = probe(model, cache)
+    findings += [check_gamma(opened, log, found), *check_model(found, opened.config)]
+    return findings + [check_density(opened, path.stem) for path in sorted(opened.path.glob("densities/*.safetensors"))]
+
+
+def _lines(run: Run) -> list[dict[str, Any]]:
+    """The readable lines of the log: a kill may cut one off."""
+    where, lines = run.path / "log.jsonl", []
+    for line in where.read_text(encoding="utf-8").splitlines() if where.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and {"step", "mse"} <= record.keys():
+            lines.append(record)
+    return lines
+
+
+def check_finished(run: Run, log: list[dict[str, Any]]) -> Finding:
+    """Whether all epochs that were asked for are done."""
+    epochs = run.config.epochs
+    if (run.path / "summary.json").exists() and run.summary["epochs"] >= epochs:
+        steps, seconds = run.summary["steps"], run.summary["training_seconds"]
+        time = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+        return Finding("training", "ok", f"finished: {counted(epochs, 'epoch')}, {steps:,} steps, {time}")
+    total = epochs * (run.record["data"]["counts"]["train"] // run.config.batch_size)
+    step = log[-1]["step"] if log else 0
+    return Finding(
+        "training", "warning", f"stopped, or still running: the log ends at step {step:,} of {total:,}",
+        f"if it is not running, go on: splitvae train --resume {run.path}",
+    )  # fmt: skip
+
+
+def check_versions(run: Run) -> Finding:
+    """Whether the packages are those that the run was trained with."""
+    differing = []
+    for name, before in run.record["versions"].items():
+        try:
+            now = version(name)
+        except PackageNotFoundError:
+            now = "not installed"
+        if now != before:
+            differing.append(f"{name} {before} (now {now})")
+    if differing:
+        return Finding(
+            "versions", "note", f"trained with {', '.join(differing)}",
+            "numbers may differ in their last digits; install those versions where that matters",
+        )  # fmt: skip
+    return Finding("versions", "ok", "as installed")
+
+
+def check_log(run: Run, log: list[dict[str, Any]]) -> Finding:
+    """Whether the loss stayed finite, and the mse low once it was.
+
+    The loss itself says little: it rises as γ falls.
+    """
+    if not log:
+        return Finding("log", "note", f"no step yet; a line comes every {run.config.log_every} steps")
+    slower = f"--lr {run.config.lr / 10:g}"
+    for line in log:
+        bad = [name for name in ("loss", "mse", "kl", "grad_norm") if not math.isfinite(line.get(name, 0))]
+        if bad:
+            return Finding(
+                "log", "warning", f"{bad[0]} is {line[bad[0]]} at step {line['step']:,}: training diverged",
+                f"train with a smaller rate, {slower}; a run that stopped goes on with --resume {run.path} {slower}",
+            )  # fmt: skip
+    means = _running_mse(log)
+    best = min(means)
+    text = f"mse from {log[0]['mse']:.3g} to {means[-1]:.3g}, at best {best:.3g}"
+    if means[-1] > DIVERGED * best:
+        step = log[len(log) - len(means) + means.index(best)]["step"]
+        return Finding(
+            "log", "warning", f"{text} near step {step:,}: it has risen since",
+            f"train with a smaller rate, {slower}, with --lr-schedule cosine, or with --clip-norm",
+        )  # fmt: skip
+    return Finding("log", "ok", text)
+
+
+def _running_mse(log: list[dict[str, Any]]) -> list[float]:
+    """The mse at each line, averaged over a tenth of the log, so that one odd batch is no divergence."""
+    window = max(1, len(log) // 10)
+    values = [line["mse"] for line in log]
+    return [sum(values[i - window : i]) / window for i in range(window, len(values) + 1)]
+
+
+def check_latents_so_far(run: Run, log: list[dict[str, Any]]) -> list[Finding]:
+    """How many latents the last picture found idle, for a run that has no model yet; no line before the first."""
+    known = [line for line in log if line.get("inactive") is not None]
+    if not known:
+        return []
+    idle, D = known[-1]["inactive"], run.config.latent_dim
+    text = f"{D - idle} of {D} in use near step {known[-1]['step']:,}"
+    if idle <= D / 2:
+        return [Finding("latents", "ok", text)]
+    remedy = f"if it stays so for some epochs: a smaller --beta (now {run.config.beta:g}) or a smaller --latent-dim"
+    return [Finding("latents", "note", text, remedy)]
+
+
+def check_data(run: Run, cache: ImageCache) -> Finding:
+    """Whether the data is what the run was trained on."""
+    before = run.record["data"]
+    if before["content_hash"] == cache.meta["content_hash"]:
+        return Finding("data", "ok", f"the {len(cache.images):,} images that it was trained on")
+    counts, now = before["counts"], cache.meta["counts"]
+    return Finding(
+        "data", "warning",
+        f"changed since: trained on {counts['train']:,} + {counts['test']:,} images of "
+        f"{'×'.join(map(str, before['shape']))}, now {now['train']:,} + {now['test']:,} of "
+        f"{'×'.join(map(str, cache.shape))}",
+        f"restore {run.config.data}, or train a new run: scores and what follows here are on other images",
+    )  # fmt: skip
+
+
+def check_gamma(run: Run, log: list[dict[str, Any]], found: Probe) -> Finding:
+    """Whether γ, the decoder's variance, is the mse that it stands for."""
+    config, gamma = run.config, float(run.model.variance.value())
+    if config.gamma_rule == "fixed":
+        return Finding("balance", "ok", f"γ is fixed at {gamma:g}, as asked for")
+    finite = [line for line in log if math.isfinite(line["mse"])]
+    mse = _running_mse(finite)[-1] if finite else found.train_mse
+    text, ratio = f"γ is {gamma:.3g}, the mse {mse:.3g}", gamma / mse
+    if isinstance(config.gamma_init, int | float) and ratio > GAMMA_APART and gamma > config.gamma_init / 2:
+        return Finding(
+            "balance", "warning",
+            f"{text}: γ is still near its start of {config.gamma_init:g}, so the KL weighs {ratio:.0f} times too much",
+            "--gamma-init first-batch --batch-norm-momentum 0.05 for short runs, or more --epochs",
+        )  # fmt: skip
+    if ratio > GAMMA_APART:
+        return Finding(
+            "balance", "warning", f"{text}: γ lags behind, so the KL weighs {ratio:.1f} times too much",
+            "more --epochs: γ follows the mse over some hundred steps",
+        )  # fmt: skip
+    if ratio < 1 / GAMMA_APART:
+        return Finding(
+            "balance", "warning", f"{text}, {1 / ratio:.1f} times as much: γ never rises, so details outweigh the KL",
+            f"a smaller rate, --lr {config.lr / 10:g}, or --clip-norm, so that the mse does not rise again",
+        )  # fmt: skip
+    return Finding("balance", "ok", text)
+
+
+def check_density(run: Run, name: str) -> Finding:
+    """Whether a density was fitted on the codes that the model gives now.
+
+    A record with the hash of the model's weights says so at once. Without it the hash of few codes is compared; that
+    may differ for another processor's rounding too, and for many codes it would take minutes, so then the likelihood
+    decides: codes must be as probable as the density's own samples.
+    """
+    check, again = f"density {name}", "fit it again with `splitvae fit`"
+    try:
+        density, record = load_density(name, run.path, run.model.latent_dim)
+    except SplitVAEError as error:
+        return Finding(check, "warning", str(error), again)
+    if "model_sha256" in record:
+        kind = f"{record['class']} on {record['codes']:,} codes"
+        if record["model_sha256"] == run.model_hash:
+            return Finding(check, "ok", f"{kind} of this model")
+        return Finding(check, "warning", f"{kind} of other weights than the model has now", again)
+    rows = run.data.splits[record.get("split", "train")]
+    kind = f"{record['class']} on {record.get('codes', len(rows)):,} codes"
+    few = len(rows) <= HASHED
+    codes = encode_rows(run.model, run.data, rows if few else rows[:: len(rows) // DRAWN])
+    if few and codes_hash(codes) == record.get("codes_sha256"):
+        return Finding(check, "ok", f"{kind}, which are the model's")
+    if hasattr(density, "log_prob"):
+        drawn = density.log_prob(density.sample(DRAWN, generator=torch.Generator().manual_seed(0)))
+        theirs, mine, spread = float(drawn.mean()), float(density.log_prob(codes.mean).mean()), float(drawn.std())
+        text = f"{kind}; log-likelihood {mine:.1f} of the model's codes, {theirs:.1f} of its own samples"
+        if not mine >= theirs - spread / 2:  # of a mixture fitted to them, both means agree
+            return Finding(check, "warning", f"{text}: it belongs to another model, or to this one before", again)
+        if not few:
+            return Finding(check, "ok", text)
+    elif not few:
+        return Finding(check, "note", f"{kind}: not compared, which would take minutes, and it has no likelihood")
+    return Finding(
+        check, "note", f"{kind}, which differ from the model's: trained further, or encoded on another machine", again
+    )

@@ -1,0 +1,152 @@
+"""`report.html`: one self-contained file about a run: its pictures, its numbers, and how they were measured."""
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, select_autoescape
+from matplotlib.figure import Figure
+from PIL import Image
+
+from splitvae import __version__
+from splitvae.densities.store import density_names, load_density
+from splitvae.evaluation.evaluate import chosen, summarize
+from splitvae.evaluation.outputs import decode_outputs
+from splitvae.evaluation.verify import read_metrics
+from splitvae.files import replacing
+from splitvae.pictures import square_grid
+from splitvae.reports.figures import generated_picture, nearest_picture, reconstructed_picture
+from splitvae.reports.plots import latent_plot, loss_plot
+from splitvae.run import Run
+
+# Metric: (heading, digits, explanation).
+COLUMNS = {
+    "frechet_distance": ("{distance}", 2, "Fréchet distance to the test images; lower is better"),
+    "frechet_at_infinity": ("n → ∞", 2, "the same, extrapolated to infinitely many samples"),
+    "frechet_distance_train": ("to train", 2, "Fréchet distance to as many training images"),
+    "memorisation_gap": ("gap", 2, "to test − to train: well above the floor's own where a model memorises"),
+    "kid": ("KID·10³", 2, "kernel distance times 1,000; lower is better"),
+    "precision": ("precision", 3, "share of samples among the real ones: quality"),
+    "recall": ("recall", 3, "share of real images among the samples: variety"),
+    "density": ("density", 3, "as precision, robust to outliers; 1 for the data itself"),
+    "coverage": ("coverage", 3, "share of real images with a sample nearby"),
+}
+SAMPLES, TAKEN_APART = 64, 10
+
+
+def write_report(run: "Run | str | Path", out: Path | None = None) -> Path:
+    """Write the report of an evaluated run.
+
+    Args:
+        run: with ``metrics.json``.
+        out: the file; None = ``RUN/report.html``.
+
+    Returns:
+        the file written. It needs no network and no other file.
+    """
+    run = Run.open(run)
+    metrics = read_metrics(run)
+    best = best_density(run, metrics)
+    page = Environment(loader=PackageLoader("splitvae", "reports"), autoescape=select_autoescape(["jinja"]))
+    page.filters["symbol"] = symbol
+    html = page.get_template("report.html.jinja").render(
+        run=run,
+        parameters=sum(p.numel() for p in run.model.parameters()),
+        metrics=metrics,
+        matrices=[matrix(metrics, protocol) for protocol in _protocols(metrics)],
+        lines=summarize(metrics["rows"]),
+        columns=columns_of(metrics),
+        best=best,
+        pictures=pictures(run, metrics, best),
+        value=value,
+        version=__version__,
+    )
+    path = out or run.path / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def best_density(run: Run, metrics: dict[str, Any]) -> str:
+    """The density to draw pictures from: nearest to the training images, among those that are still there."""
+    if "clean" not in _protocols(metrics):
+        return "normal"
+    name = str(chosen(metrics["rows"])["source"])
+    return name if name in density_names(run.path) else "normal"
+
+
+def matrix(metrics: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """The table in short: sources × outputs, mean and spread of the Fréchet distance to the test images."""
+    lines = [line for line in summarize(metrics["rows"]) if line["protocol"] == protocol]
+    outputs = list(dict.fromkeys(line["output"] for line in lines))
+    cells: dict[str, dict[str, str]] = {}
+    for line in lines:
+        cells.setdefault(line["source"], {})[line["output"]] = value(line, "frechet_distance", 2)
+    return {"protocol": protocol, "outputs": outputs, "cells": cells}
+
+
+def value(line: dict[str, Any], metric: str, digits: int) -> str:
+    """A number of a line of ``summarize``, with its spread over seeds where there are several."""
+    if metric not in line["mean"]:
+        return "–"
+    scale = 1000 if metric == "kid" else 1
+    text = f"{scale * line['mean'][metric]:.{digits}f}"
+    return text + (f" ± {scale * line['spread'][metric]:.{digits}f}" if "spread" in line else "")
+
+
+def columns_of(metrics: dict[str, Any]) -> dict[str, tuple[str, int, str]]:
+    """Those columns that the evaluation has, with their headings."""
+    there = metrics["rows"][0]["metrics"]
+    return {
+        name: (heading.format(distance=metrics["distance"]), digits, text)
+        for name, (heading, digits, text) in COLUMNS.items()
+        if name in there
+    }
+
+
+def symbol(output: str) -> str:
+    """How people write an output: x_hat → x̂, x1 → x̂₁."""
+    if output == "x_hat":
+        return "x̂"
+    numbered = re.fullmatch(r"x(\d+)", output)
+    return "x̂" + numbered[1].translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")) if numbered else output
+
+
+def pictures(run: Run, metrics: dict[str, Any], density: str) -> list[dict[str, str]]:
+    """The report's pictures as data URLs, each with a caption."""
+    D, split = run.model.latent_dim, run.model.num_components > 1
+    z = load_density(density, run.path, D)[0].sample(SAMPLES, generator=torch.Generator().manual_seed(0))
+    samples = torch.cat([torch.from_numpy(batch[:, 0]) for batch in decode_outputs(run.model, z)]).numpy()
+    source = "the prior N(0, I)" if density == "normal" else f"the density {density}"
+    found: dict[str, Image.Image | Figure] = {}
+    if split:
+        found["Test images taken apart: the image, its mask σ, the components, their blend x̂."] = reconstructed_picture(
+            run, TAKEN_APART
+        )
+        found[f"Samples from {source}: mask σ, the components, their blend x̂."] = generated_picture(
+            run, "masks and components", density, "x_hat", TAKEN_APART, 0
+        )
+    found[f"{SAMPLES} samples from {source}, not chosen."] = square_grid(samples)
+    neighbours = nearest_picture(run, samples[:TAKEN_APART])
+    found["Samples (top) and the training images nearest to each, by pixels: copies would show here."] = neighbours
+    found["What each latent variable carries."] = latent_plot(metrics["latents"])
+    if run.log():
+        found["The training."] = loss_plot(run)
+    return [{"caption": caption, "url": _data_url(picture)} for caption, picture in found.items()]
+
+
+def _protocols(metrics: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(row["protocol"] for row in metrics["rows"]))
+
+
+def _data_url(picture: "Image.Image | Figure") -> str:
+    """A picture inside the page."""
+    buffer = io.BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(buffer, format="png", dpi=150, facecolor="white")
+    else:
+        picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,327 @@
+"""Promises about evaluations: what is compared with what, that protocols stay apart, and that numbers can be redone."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, pixels
+
+from splitvae import DiagonalGaussian, GaussianMixture, InputError, Run, StandardNormal, evaluate, train
+from splitvae.data.loader import fixed_rows, seeded
+from splitvae.densities.fit import fit_density
+from splitvae.evaluation import evaluate as evaluating
+from splitvae.evaluation.compare import compare
+from splitvae.evaluation.evaluate import chosen, summarize
+from splitvae.evaluation.features import Extractor, extract
+from splitvae.evaluation.latents import diagnose_latents, diagnosis, prior_gap
+from splitvae.evaluation.metrics import frechet_from_features
+from splitvae.evaluation.nearest import nearest_training
+from splitvae.evaluation.outputs import decode_outputs, mixed, output_features
+from splitvae.evaluation.verify import verify
+from splitvae.pictures import to_uint8
+from splitvae.reports.report import write_report
+
+Call = Callable[..., tuple[int, str, str]]
+COLOUR = Extractor("mean-colour", 3, lambda x: x.float().mean(dim=(2, 3)), "none", "no-weights", published=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run on 48 training and 24 test images with labels, with a mixture and a class-wise one."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPLITVAE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        images, labels = pixels(72), np.arange(72) % 3
+        np.savez(
+            folder / "data.npz", train=images[:48], test=images[48:], train_labels=labels[:48], test_labels=labels[48:]
+        )
+        options = TINY | {"data": str(folder / "data.npz"), "batch_size": 8, "precision": "fp32", "quiet": True}
+        run = train(out=folder / "run", epochs=2, **options)
+        fit_density(run, "gmm", n_components=2)
+        fit_density(run, "gmm-per-class", covariance_type="diag")
+        yield folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, so that tests cannot disturb each other."""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_table_has_every_source_and_output_and_keeps_the_protocols_apart(run: Path):
+    result = evaluate(run, COLOUR, "both", seeds=2)
+    lines = {(line["protocol"], line["source"]): line["seeds"] for line in summarize(result["rows"])}
+    assert lines == {
+        ("clean", "REC"): [0],
+        ("clean", "normal"): [0, 1],
+        ("clean", "gmm"): [0, 1],
+        ("clean", "gmm-per-class"): [0, 1],
+        ("paper", "REC"): [0, 1],
+        ("paper", "normal"): [0, 1],
+        ("paper", "gmm-test"): [0, 1],
+    }
+    assert {row["output"] for row in result["rows"]} == {"x_hat", "x1", "x2", "mix"}
+    names = {"frechet_distance", "frechet_distance_train", "memorisation_gap", "frechet_at_infinity"}
+    names |= {"kid", "kid_std", "precision", "recall", "density", "coverage"}
+    assert all(set(row["metrics"]) == names for row in result["rows"])
+    assert json.loads((run / "metrics.json").read_text()) == json.loads(json.dumps(result))
+    assert any("has seen the images" in note for note in result["notes"])
+    # The paper's twin is fitted as the clean one was, on the 24 test codes.
+    density = Run.open(run).path / "densities" / "gmm-test.safetensors"
+    assert density.exists()
+    assert evaluate(run, COLOUR, "clean", metrics="frechet")["rows"][0]["protocol"] == "clean"
+
+
+def test_the_numbers_are_those_of_a_computation_by_hand(run: Path):
+    result = evaluate(run, COLOUR, densities=[], metrics="frechet")
+    opened = Run.open(run)
+    cache, model = opened.data, opened.model
+    test, train_ = (extract(cache.images[fixed_rows(cache, split, 24)], COLOUR) for split in ("test", "train"))
+    x = torch.from_numpy(cache.images[fixed_rows(cache, "test", 24)]).float() / 255
+    z = StandardNormal(4).sample(24, generator=seeded(0, "sample", 0))
+    with torch.inference_mode():
+        x_hat, made = model.reconstruct(x), model.decode(z)
+    by_hand = {
+        ("REC", "x_hat"): to_uint8(x_hat),
+        ("normal", "x_hat"): to_uint8(made.x_hat),
+        ("normal", "x2"): to_uint8(made.components[:, 1]),
+    }
+    found = {(row["source"], row["output"]): row["metrics"] for row in result["rows"]}
+    for key, images in by_hand.items():
+        features = extract(images, COLOUR)
+        assert found[key]["frechet_distance"] == pytest.approx(frechet_from_features(features, test), rel=1e-6)
+        assert found[key]["frechet_distance_train"] == pytest.approx(frechet_from_features(features, train_), rel=1e-6)
+    assert result["floor"]["frechet_distance"] == pytest.approx(frechet_from_features(train_, test), rel=1e-6)
+    assert result["floor"]["frechet_distance_train"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_mix_is_made_of_rows_of_the_components(run: Path):
+    model = Run.open(run).model
+    features = output_features(model, StandardNormal(4).sample(200, seeded(0, "z", 0)), COLOUR)
+    mix = mixed(features, seed=0)
+    first, second = (mix == features[:, 1]).all(axis=1), (mix == features[:, 2]).all(axis=1)
+    assert (first | second).all()
+    assert 60 < first.sum() < 140
+
+
+def test_outputs_are_x_hat_and_the_components_rounded(run: Path):
+    model = Run.open(run).model
+    z = StandardNormal(4).sample(3, seeded(0, "z", 0))
+    (images,) = decode_outputs(model, z)
+    with torch.inference_mode():
+        decoded = model.decode(z)
+    assert images.shape == (3, 3, 3, 16, 16)
+    assert (images[:, 0] == to_uint8(decoded.x_hat)).all()
+    assert (images[:, 1:] == to_uint8(decoded.components)).all()
+
+
+def test_kept_features_are_used_again_and_follow_the_latents(run: Path):
+    calls = []
+
+    def counting(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        return images.float().mean(dim=(2, 3))
+
+    extractor = Extractor("counting", 3, counting, "none", f"weights {run}")
+    first = evaluate(run, extractor, metrics="frechet")
+    assert sum(calls) == 24 + 24 + 4 * 3 * 24  # test, train, then x̂, x̂₁, x̂₂ of four sources
+    calls.clear()
+    assert evaluate(run, extractor, metrics="frechet") == first
+    assert not calls
+    evaluate(run, extractor, seeds=2, metrics="frechet", densities=[])
+    assert sum(calls) == 3 * 24
+    unnamed = Extractor("counting", 3, counting)  # no statement of its weights: nothing may be kept
+    calls.clear()
+    evaluate(run, unnamed, metrics="frechet", densities=[])
+    evaluate(run, unnamed, metrics="frechet", densities=[])
+    assert sum(calls) == 2 * (24 + 24 + 2 * 3 * 24)
+
+
+def test_the_choice_does_not_look_at_the_test_split():
+    def row(source: str, test: float, train_: float, protocol: str = "clean") -> dict:
+        metrics = {"frechet_distance": test, "frechet_distance_train": train_}
+        return {"protocol": protocol, "source": source, "output": "x_hat", "seed": 0, "metrics": metrics}
+
+    rows = [row("REC", 1, 1), row("normal", 5, 9), row("gmm", 6, 8), row("gmm-test", 2, 2, "paper")]
+    assert chosen(rows)["source"] == "gmm"
+    with pytest.raises(InputError, match="clean protocol"):
+        chosen(rows[-1:])
+
+
+def test_an_extractor_with_classes_says_which_class_the_samples_are_of(run: Path):
+    head = (np.eye(3) * 2, np.zeros(3))
+    extractor = Extractor("colours", 3, COLOUR.network, "none", "w", head=head)
+    result = evaluate(run, extractor, metrics="frechet", densities=["gmm-per-class"])
+    rows = {(row["source"], row["output"]): row["classes"] for row in result["rows"]}
+    assert sum(rows["normal", "x_hat"]["shares"]) == pytest.approx(1)
+    assert 0 <= rows["gmm-per-class", "x_hat"]["accuracy"] <= 1
+    assert "accuracy" not in rows["normal", "x_hat"]
+
+
+def test_verify_agrees_until_something_changes(run: Path, splitvae: Call):
+    evaluate(run, COLOUR, seeds=2)
+    checks = verify(run, COLOUR)
+    assert len(checks) > 100
+    assert all(check.agrees for check in checks)
+    written = json.loads((run / "metrics.json").read_text())
+    written["rows"][5]["metrics"]["frechet_distance"] *= 1.01
+    (run / "metrics.json").write_text(json.dumps(written))
+    (wrong,) = [check for check in verify(run, COLOUR) if not check.agrees]
+    assert "frechet_distance" in wrong.what
+    (run / "densities" / "gmm.safetensors").unlink()
+    missing = [check.what for check in verify(run, COLOUR, sources=["gmm"]) if not check.agrees]
+    assert missing == ["clean gmm", "clean gmm"]
+    status, _, err = splitvae("verify", run, "--source", "gmmm")
+    assert (status, err.count("\n")) == (2, 1)
+
+
+def test_a_comparison_refuses_other_protocols_and_pairs_seeds(run: Path, trained: Path, tmp_path: Path, splitvae: Call):
+    other = tmp_path / "other"
+    options = TINY | {"data": str(trained / "data.npz"), "batch_size": 8, "precision": "fp32", "quiet": True}
+    train(out=other, epochs=1, num_components=1, **options)
+    evaluate(run, COLOUR, seeds=3)
+    evaluate(other, COLOUR, seeds=3)
+    result = compare([run, other])
+    lines = {(line["source"], line["output"]): line["cells"] for line in result["lines"]}
+    verdicts = {cell["verdict"] for cell in lines["normal", "x_hat"]}
+    assert "best" in verdicts
+    assert verdicts <= {"best", "worse", "indistinguishable at these seeds"}
+    (beaten,) = [cell for cell in lines["normal", "x_hat"] if cell["verdict"] != "best"]
+    assert beaten["interval"][0] <= beaten["difference"] <= beaten["interval"][1]
+    assert beaten["pairs"] == 3
+    assert lines["REC", "x_hat"][0]["verdict"] in ("best", "too few seeds")
+    assert lines["normal", "mix"][1] is None  # a plain VAE has no mix
+    status, out, _ = splitvae("compare", run, other)
+    assert status == 0
+    assert "best" in out
+
+    evaluate(other, COLOUR, n=20)
+    with pytest.raises(InputError, match="real_images 20 and 24"):
+        compare([run, other])
+    assert compare([run, other], mixed=True)["systems"][1]["differs"]
+    with pytest.raises(InputError, match="no line of the paper protocol"):
+        compare([run, run], protocol="paper")
+    with pytest.raises(InputError, match="it has frechet_distance"):
+        compare([run, run], metric="fid")
+    with pytest.raises(InputError, match="at least two"):
+        compare([run])
+
+
+def test_the_same_numbers_cannot_be_told_apart(run: Path, tmp_path: Path):
+    evaluate(run, COLOUR, seeds=3)
+    shutil.copytree(run, tmp_path / "again")
+    record = json.loads((tmp_path / "again" / "config.json").read_text())
+    record["config"]["beta"] = 99.0  # another system with the same numbers
+    (tmp_path / "again" / "config.json").write_text(json.dumps(record))
+    for line in compare([run, tmp_path / "again"])["lines"]:
+        if line["source"] != "REC":
+            assert line["cells"][1]["verdict"] == "indistinguishable at these seeds"
+
+
+def test_the_report_is_one_file_that_needs_nothing_else(run: Path):
+    evaluate(run, COLOUR, "both")
+    text = write_report(run).read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") >= 6
+    assert "http" not in text
+    assert 'src="data:' in text
+    assert str(run.parent) not in text  # nobody's folders in a file that is passed on
+    for words in ("Clean protocol", "Paper protocol", "x̂₁", "gmm-per-class", "Diagnosis", "memorises", COLOUR.resize):
+        assert words in text
+
+
+def test_latent_diagnostics_equal_closed_forms():
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(4000, 3, generator=generator) * torch.tensor([0.9, 0.5, 0.0]) + torch.tensor([0.0, 1.0, 0.0])
+    logvar = torch.tensor([0.19, 0.25, 1.0]).log().expand(4000, 3)
+    found = diagnose_latents(DiagonalGaussian(mean, logvar))
+    assert found["inactive_by_mean"] == found["inactive_by_variance"] == 1
+    assert found["variance_law"] == pytest.approx([1.0, 0.5, 1.0], abs=0.04)
+    assert sum(found["kl_per_dimension"]) == pytest.approx(found["kl"])
+    assert found["kl_per_dimension"][2] == pytest.approx(0, abs=1e-6)
+    # Variable 2 is N(1, ½): KL = ½ (½ + 1 − 1 − log ½).
+    assert found["aggregate_kl_marginal"] == pytest.approx(0.5 * (0.5 + np.log(2)), abs=0.05)
+    assert found["total_correlation"] == pytest.approx(0, abs=0.01)
+    tied = DiagonalGaussian(mean[:, :1].repeat(1, 2) / 0.9 * 0.8**0.5, torch.full((4000, 2), 0.2).log())
+    # Two variables of variance 1 with covariance 0.8: −½ log(1 − 0.64).
+    assert diagnose_latents(tied)["total_correlation"] == pytest.approx(-0.5 * np.log(1 - 0.64), abs=0.03)
+
+
+def test_the_prior_gap_is_what_a_density_knows_more():
+    codes = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) * 0.1 + 2
+    posterior = DiagonalGaussian(codes, torch.zeros(2000, 2))
+    mixture = GaussianMixture(1).fit(codes)
+    gap = prior_gap(mixture, posterior)
+    assert gap == pytest.approx(float((mixture.log_prob(codes) - StandardNormal(2).log_prob(codes)).mean()), rel=1e-5)
+    assert gap > 5
+
+
+@pytest.mark.parametrize(
+    ("distances", "words"),
+    [
+        ((10, 80, 150, 90), "decoder limit"),
+        ((10, 20, 150, 30), "prior hole"),
+        ((10, 20, 150, 120), "density limit"),
+        ((10, 20, 150, None), "fit a density"),
+    ],
+)
+def test_the_diagnosis_names_the_largest_part(distances, words):
+    latents = {"latent_dim": 8, "inactive_by_mean": 2, "kl": 12.0}
+    assert words in diagnosis(latents, *distances)
+    assert "collapse: 6 of 8" in diagnosis(latents | {"inactive_by_mean": 6}, *distances)
+
+
+def test_the_nearest_training_image_of_a_training_image_is_itself(run: Path, monkeypatch):
+    cache = Run.open(run).data
+    from splitvae.evaluation import nearest
+
+    monkeypatch.setattr(nearest, "CHUNK", 7)  # several chunks compete
+    rows = cache.splits["train"][[3, 17, 40]]
+    found, distances = nearest_training(cache.images[rows], cache, k=4)
+    assert found.shape == (3, 4)
+    assert (found[:, 0] == rows).all()
+    assert distances[:, 0] == pytest.approx(0, abs=1e-3)
+    images = cache.images[cache.splits["train"]].astype(float) / 255
+    by_hand = np.sqrt(((images - images[17]) ** 2).mean(axis=(1, 2, 3)))
+    assert distances[1] == pytest.approx(np.sort(by_hand)[:4], abs=1e-3)
+
+
+def test_mistakes_get_one_line(run: Path, trained: Path, tmp_path: Path, splitvae: Call, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    offline = "--extractor", "efficientnet-lite0"
+    other = tmp_path / "other"
+    options = TINY | {"data": str(trained / "data.npz"), "batch_size": 8, "precision": "fp32", "quiet": True}
+    train(out=other, epochs=1, **options | {"latent_dim": 6})
+    shutil.copytree(run / "densities", other / "densities")
+    for arguments, words, status in (
+        (("evaluate", run, "--extractor", "inception"), "not a known extractor", 2),
+        (("evaluate", run, *offline, "--seeds", 0), "seeds ≥ 1", 2),
+        (("evaluate", run, *offline, "--n", 1), "n ≥ 2", 2),
+        (("evaluate", run, *offline, "--density", "flow"), "has no density 'flow'", 2),
+        (("evaluate", run, *offline, "--protocol", "papers"), "Choose from", 2),
+        (("evaluate", tmp_path / "nowhere", *offline), "is no directory", 2),
+        (("evaluate", other, *offline), "was fitted on codes of 4 variables, the model has 6", 2),
+        (("evaluate", run, "--extractor-weights", tmp_path / "w.pth"), "are not a file", 2),
+        (("verify", run), "was not evaluated yet", 2),
+        (("compare", run, run), "was not evaluated yet", 2),
+        (("fit", run, "--density", "gmm", "--epochs", 3), "takes no --epochs", 2),
+        (("fit", run, "--name", "normal"), "must be letters", 2),
+    ):
+        found, _, err = splitvae(*arguments)
+        assert (found, err.count("\n")) == (status, 1), err
+        assert words in err
+
+
+def test_a_density_of_an_earlier_model_is_not_scored(run: Path, splitvae: Call):
+    from safetensors.torch import load_file, save_file
+
+    path = run / "model" / "model.safetensors"
+    tensors = load_file(path)
+    save_file({name: value + 0.01 if value.is_floating_point() else value for name, value in tensors.items()}, path)
+    with pytest.raises(InputError, match="codes of another model"):
+        evaluate(run, COLOUR)
+    assert evaluating.evaluate(run, COLOUR, densities=[], metrics="frechet")["rows"]
