@@ -163,7 +163,7 @@ def test_bf16_is_chosen_only_where_the_distance_stays():
     assert not allowed
     assert reason.startswith("bf16 moves FD (toy) by ")
     overflows = Extractor(
-        "huge", 2, lambda x: x.float().mean(dim=(2, 3))[:, :2] / (1 - torch.is_autocast_cpu_enabled())
+        "huge", 2, lambda x: x.float().mean(dim=(2, 3))[:, :2] / (1 - torch.is_autocast_enabled("cpu"))
     )
     assert choose_bf16(overflows, images)[0] is False
 

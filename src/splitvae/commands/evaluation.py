@@ -23,6 +23,7 @@ def evaluate(
     n: int = 10_000,
     seeds: int = 1,
     metrics: Literal["all", "frechet"] = "all",
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> None:
     """Score a run: reconstructions, the prior and every fitted density, each output; metrics.json and report.html.
 
@@ -37,6 +38,7 @@ def evaluate(
         n: Images on either side; all test images where there are fewer.
         seeds: Of the sampling; with several, mean ± standard deviation.
         metrics: all, or frechet for the Fréchet distances only, which takes half the time on a CPU.
+        precision: bf16: features in bf16, provided that it moves the distance by less than 0.5 %; faster on a GPU.
     """
     _known(extractor)
     from rich.console import Console
@@ -59,8 +61,9 @@ def evaluate(
             console.print(line, style="dim", soft_wrap=True)
 
         result = evaluate_run(
-            opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, say=say, progress=progress
-        )
+            opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, precision=precision, say=say,
+            progress=progress,
+        )  # fmt: skip
     for table in evaluation_tables(result):
         console.print(table)
     for note in result["notes"]:

@@ -6,7 +6,9 @@ digits apart, and its head turns them into classes, so that a set of samples can
     python -m splitvae.evaluation.digit_classifier SOURCE --out FILE
 
 trains it on the training split of a source with labels 0 to 9. ``mnist-classifier.safetensors`` beside this file was
-made so from MNIST (28×28 padded to 32×32); its metadata says with which seed, data and torch, and how accurate it is.
+made so from MNIST (28×28 padded to 32×32): 99.53 % of the 10,000 test images, 5 minutes on one core of an AMD EPYC
+(AVX2), one run, torch 2.15, ``OMP_NUM_THREADS=1``. Its metadata says with which seed, epochs and data; another torch,
+machine or thread count rounds otherwise and gives another file.
 """
 
 import argparse
@@ -30,7 +32,7 @@ SHIPPED = Path(__file__).with_name("mnist-classifier.safetensors")
 
 
 class DigitClassifier(nn.Module):
-    """Five convolutions, each with batch norm and ReLU, and a linear head; 211,818 parameters.
+    """Five convolutions, each with batch norm and ReLU, and a linear head; 193,458 parameters.
 
     Args:
         generator: draws the initial weights (He et al. 2015, arXiv 1502.01852); None = torch's global one.

@@ -40,7 +40,7 @@ INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 MNIST_CLASSIFIER = "mnist-classifier"
-MNIST_CLASSIFIER_SHA256 = "TODO"
+MNIST_CLASSIFIER_SHA256 = "e2e41ee194c59290746d53c3ee7ed132f54c0a99b61beeaa7be2709868fc9cad"
 
 # Name: number of features.
 INCEPTION_LAYERS = {INCEPTION: 2048} | {f"{INCEPTION}:{layer}": layer for layer in (64, 192, 768, 2048)}
@@ -136,7 +136,8 @@ def get_extractor(name: str, weights: str | Path | None = None, device: str | to
     path = None if weights is None else Path(weights).expanduser()
     if path is not None and not path.is_file():
         raise InputError(f"the extractor weights {path} are not a file; {ALTERNATIVES}.")
-    with _quiet():
+    # Layers draw initial weights before the stored ones replace them; nobody else's random numbers move by it.
+    with _quiet(), torch.random.fork_rng(devices=[]):
         if name == EFFICIENTNET:
             return _efficientnet(path, str(device))
         if name == MNIST_CLASSIFIER:
@@ -207,7 +208,7 @@ def _mnist_classifier(weights: Path | None, device: str) -> Extractor:
     if weights is None:
         _check_published(path, MNIST_CLASSIFIER, MNIST_CLASSIFIER_SHA256)
     digest = _sha256(path)
-    model = DigitClassifier(torch.Generator())  # a generator of its own: loading moves nobody's random numbers
+    model = DigitClassifier()
     try:
         model.load_state_dict(_read_weights(path))
     except (RuntimeError, TypeError) as error:

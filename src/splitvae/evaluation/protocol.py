@@ -73,6 +73,7 @@ class Setting:
         every: all metrics, or the Fréchet distances only.
         advance: called with the number of images whose features are done.
         fresh: features of generated images are computed again even where they are kept.
+        bf16: features are computed in bf16.
     """
 
     run: Run
@@ -81,6 +82,7 @@ class Setting:
     every: bool = True
     advance: Callable[[int], Any] | None = None
     fresh: bool = False
+    bf16: bool = False
 
     @property
     def outputs(self) -> list[str]:
@@ -106,9 +108,8 @@ class Setting:
     def _real(self, split: str) -> np.ndarray:
         cache, rows = self.run.data, fixed_rows(self.run.data, split, self.n)
         key = [cache.meta["content_hash"], _digest(rows)]
-        return self._kept(
-            "real", key, len(rows), lambda: extract(cache.images[rows], self.extractor, progress=self.advance)
-        )
+        make = partial(extract, cache.images[rows], self.extractor, progress=self.advance, bf16=self.bf16)
+        return self._kept("real", key, len(rows), make)
 
     def sample(self, source: Source, seed: int) -> tuple[Tensor, np.ndarray | None]:
         """n latents of a source (n, D), a function of (source, seed), and their labels (n,) where it has some."""
@@ -123,16 +124,16 @@ class Setting:
 
     def features(self, z: Tensor) -> np.ndarray:
         """(n, outputs, F) features of what the model makes of latents; kept under everything that decides them."""
-        make = partial(output_features, self.run.model, z, self.extractor, self.advance)
+        make = partial(output_features, self.run.model, z, self.extractor, self.advance, bf16=self.bf16)
         if self.fresh:
             return make()
         return self._kept("generated", [self.run.model_hash, _digest(z.numpy())], len(z), make)
 
-    def _kept(self, what: str, key: list[str], rows: int, make: Callable[[], np.ndarray]) -> np.ndarray:
+    def _kept(self, what: str, key: list[Any], rows: int, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Features from the cache, or made and put there; not kept where the extractor does not state its weights."""
         if not self.extractor.weights_sha256:
             return make()
-        key = [*key, self.extractor.name, self.extractor.weights_sha256, self.extractor.resize]
+        key = [*key, self.extractor.name, self.extractor.weights_sha256, self.extractor.resize, self.bf16]
         return keep(cache_root() / "features", f"{what}-{self.extractor.name}", key, rows, make)
 
 
@@ -190,6 +191,7 @@ def card(setting: Setting, seeds: int) -> dict[str, Any]:
         "weights_sha256": extractor.weights_sha256,
         "weights_published": extractor.published,
         "resize": extractor.resize,
+        "precision": "bf16" if setting.bf16 else "float32",
         "quantisation": "uint8 by rounding, real and generated alike",
         "covariance": "divisor n − 1, float64, symmetric eigenvalues",
         "image_shape": list(setting.run.image_shape),

@@ -75,7 +75,8 @@ def verify(
         raise InputError(f"{run.path / 'metrics.json'} has no line of '{min(unknown)}'.")
     every = "kid" in rows[0]["metrics"]
     name = extractor or protocol_card["extractor"]
-    setting = open_setting(run, name, protocol_card["generated_images"], every, weights, device, fresh=True)
+    bf16 = protocol_card["precision"] == "bf16"
+    setting = open_setting(run, name, protocol_card["generated_images"], every, weights, device, fresh=True, bf16=bf16)
     found_card = card(setting, len(protocol_card["seeds"]))
     names = ("data_sha256", "model_sha256", "weights_sha256", "signature")
     checks = [_same(name, protocol_card[name], found_card[name]) for name in names]
