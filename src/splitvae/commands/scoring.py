@@ -50,6 +50,7 @@ def score(
     from splitvae.evaluation.features import get_extractor
     from splitvae.evaluation.score import score as score_sets
     from splitvae.files import write_json
+    from splitvae.reports.columns import columns_of, value
 
     network = get_extractor(extractor, extractor_weights, "cuda" if torch.cuda.is_available() else "cpu")
     console = Console(highlight=False)
@@ -58,10 +59,9 @@ def score(
         result = score_sets(real, fake, network, n, split, size, seed, lambda count: bar.advance(task, count))
     protocol = result["protocol"]
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in result["metrics"].items():
-        table.add_row(name, f"{value:.4f}")
-    for name, value in list(result["floor"].items())[:1]:
-        table.add_row(f"floor: {name} of two halves of REAL", f"{value:.4f}")
+    for name, (heading, digits, text) in columns_of(result["metrics"], result["distance"]).items():
+        table.add_row(heading, value({"mean": result["metrics"]}, name, digits), text)
+    table.add_row("floor", f"{result['floor']['frechet_distance']:.2f}", "the same between two halves of REAL")
     console.print(table)
     console.print(
         f"{protocol['fake']['images']:,} generated ({fake}) against {protocol['real']['images']:,} real ({real}) "

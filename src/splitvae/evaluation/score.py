@@ -10,12 +10,10 @@ from splitvae.data.cache import ImageCache, cache_root, prepare
 from splitvae.errors import InputError
 from splitvae.evaluation.features import Extractor, extract_cached, metric_name
 from splitvae.evaluation.metrics import (
+    Reference,
     class_histogram,
-    density_coverage,
-    frechet_at_infinity,
+    every_metric,
     frechet_from_features,
-    kernel_distance,
-    precision_recall,
     total_variation,
 )
 
@@ -45,7 +43,8 @@ def score(
         progress: called with the number of images after each batch.
 
     Returns:
-        ``metrics``: flat dict of floats; ``floor``: the same distance between two halves of the real set;
+        ``metrics``: flat dict of floats, see ``every_metric``; ``distance``: what the Fréchet distance is called, FID
+        or FD; ``floor``: the same distance between two halves of the real set;
         ``classes``, for an extractor that tells them: their shares and the distance of these, see ``_classes``;
         ``protocol``: extractor and weights, resize, counts, hashes, versions; ``notes``: what a reader must know.
     """
@@ -64,16 +63,9 @@ def score(
             cache.images[rows[name]], extractor, cache_root() / "features", key, progress=progress
         )
     generated, reference = features["fake"], features["real"]
-    label = metric_name(extractor)
-    metrics = {label: frechet_from_features(generated, reference)}
+    metrics = every_metric(generated, Reference(reference), seed)
     notes = []
-    if len(generated) >= 20:
-        metrics |= {f"{label} at n → ∞": frechet_at_infinity(generated, reference, seed=seed)["frechet_at_infinity"]}
-    kid = kernel_distance(generated, reference, seed=seed)
-    metrics |= {"KID": kid["kid"], "KID std": kid["kid_std"]}
-    if min(len(generated), len(reference)) > 5:
-        metrics |= precision_recall(generated, reference) | density_coverage(generated, reference)
-    else:
+    if "precision" not in metrics:
         notes.append("too few images for precision, recall, density and coverage")
     if min(len(generated), len(reference)) <= extractor.dim:
         notes.append(
@@ -84,7 +76,8 @@ def score(
     floor = frechet_from_features(reference[halves[0]], reference[halves[1]]) if len(reference) >= 4 else float("nan")
     return {
         "metrics": metrics,
-        "floor": {label: floor, "images of each half": len(halves[0])},
+        "distance": metric_name(extractor),
+        "floor": {"frechet_distance": floor, "images_of_each_half": len(halves[0])},
         **({} if extractor.head is None else {"classes": _classes(extractor, generated, reference, halves)}),
         "protocol": {
             "extractor": extractor.name,

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,11 @@ from splitvae.evaluation.outputs import decode_outputs
 from splitvae.evaluation.verify import read_metrics
 from splitvae.files import replacing
 from splitvae.pictures import square_grid
+from splitvae.reports.columns import columns_of, symbol, value
 from splitvae.reports.figures import generated_picture, nearest_picture, reconstructed_picture
 from splitvae.reports.plots import latent_plot, loss_plot
 from splitvae.run import Run
 
-# Metric: (heading, digits, explanation).
-COLUMNS = {
-    "frechet_distance": ("{distance}", 2, "Fréchet distance to the test images; lower is better"),
-    "frechet_at_infinity": ("n → ∞", 2, "the same, extrapolated to infinitely many samples"),
-    "frechet_distance_train": ("to train", 2, "Fréchet distance to as many training images"),
-    "memorisation_gap": ("gap", 2, "to test − to train: well above the floor's own where a model memorises"),
-    "kid": ("KID·10³", 2, "kernel distance times 1,000; lower is better"),
-    "precision": ("precision", 3, "share of samples among the real ones: quality"),
-    "recall": ("recall", 3, "share of real images among the samples: variety"),
-    "density": ("density", 3, "as precision, robust to outliers; 1 for the data itself"),
-    "coverage": ("coverage", 3, "share of real images with a sample nearby"),
-}
 SAMPLES, TAKEN_APART = 64, 10
 
 
@@ -58,7 +46,7 @@ def write_report(run: "Run | str | Path", out: Path | None = None) -> Path:
         metrics=metrics,
         matrices=[matrix(metrics, protocol) for protocol in _protocols(metrics)],
         lines=summarize(metrics["rows"]),
-        columns=columns_of(metrics),
+        columns=columns_of(metrics["rows"][0]["metrics"], metrics["distance"]),
         best=best,
         pictures=pictures(run, metrics, best),
         value=value,
@@ -86,33 +74,6 @@ def matrix(metrics: dict[str, Any], protocol: str) -> dict[str, Any]:
     for line in lines:
         cells.setdefault(line["source"], {})[line["output"]] = value(line, "frechet_distance", 2)
     return {"protocol": protocol, "outputs": outputs, "cells": cells}
-
-
-def value(line: dict[str, Any], metric: str, digits: int) -> str:
-    """A number of a line of ``summarize``, with its spread over seeds where there are several."""
-    if metric not in line["mean"]:
-        return "–"
-    scale = 1000 if metric == "kid" else 1
-    text = f"{scale * line['mean'][metric]:.{digits}f}"
-    return text + (f" ± {scale * line['spread'][metric]:.{digits}f}" if "spread" in line else "")
-
-
-def columns_of(metrics: dict[str, Any]) -> dict[str, tuple[str, int, str]]:
-    """Those columns that the evaluation has, with their headings."""
-    there = metrics["rows"][0]["metrics"]
-    return {
-        name: (heading.format(distance=metrics["distance"]), digits, text)
-        for name, (heading, digits, text) in COLUMNS.items()
-        if name in there
-    }
-
-
-def symbol(output: str) -> str:
-    """How people write an output: x_hat → x̂, x1 → x̂₁."""
-    if output == "x_hat":
-        return "x̂"
-    numbered = re.fullmatch(r"x(\d+)", output)
-    return "x̂" + numbered[1].translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")) if numbered else output
 
 
 def pictures(run: Run, metrics: dict[str, Any], density: str) -> list[dict[str, str]]:

@@ -5,13 +5,13 @@ from typing import Any
 from rich.table import Table
 
 from splitvae.evaluation.evaluate import summarize
-from splitvae.reports.report import columns_of, symbol, value
+from splitvae.reports.columns import columns_of, symbol, value
 
 
 def evaluation_tables(result: dict[str, Any]) -> list[Table]:
     """One table for each protocol of an evaluation; the floor stands in each."""
     lines = summarize(result["rows"])
-    columns = columns_of(result)
+    columns = columns_of(result["rows"][0]["metrics"], result["distance"])
     tables = []
     for protocol in dict.fromkeys(line["protocol"] for line in lines):
         table = Table(title=f"{protocol} protocol: {result['card']['protocols'][protocol]}", box=None, pad_edge=False)

@@ -1,0 +1,43 @@
+"""How numbers are written in tables: headings with their explanations, digits, spreads, the symbols of outputs."""
+
+import re
+from typing import Any
+
+# Metric: (heading, digits, explanation).
+COLUMNS = {
+    "frechet_distance": ("{distance}", 2, "Fréchet distance to the real images; lower is better"),
+    "frechet_at_infinity": ("n → ∞", 2, "the same, extrapolated to infinitely many samples"),
+    "frechet_distance_train": ("to train", 2, "Fréchet distance to as many training images: choose on this one"),
+    "memorisation_gap": ("gap", 2, "the first minus the one to train: the floor has what copies of training images would get"),
+    "kid": ("KID·10³", 2, "kernel distance times 1,000; lower is better"),
+    "precision": ("precision", 3, "share of samples among the real ones: quality"),
+    "recall": ("recall", 3, "share of real images among the samples: variety"),
+    "density": ("density", 3, "as precision, robust to outliers; 1 for the data itself"),
+    "coverage": ("coverage", 3, "share of real images with a sample nearby"),
+}
+
+
+def columns_of(metrics: dict[str, float], distance: str) -> dict[str, tuple[str, int, str]]:
+    """Those of ``COLUMNS`` that are there, their headings with the name of the distance."""
+    return {
+        name: (heading.format(distance=distance), digits, text)
+        for name, (heading, digits, text) in COLUMNS.items()
+        if name in metrics
+    }
+
+
+def value(line: dict[str, Any], metric: str, digits: int) -> str:
+    """A number of a line of ``summarize``, with its spread over seeds where there are several."""
+    if metric not in line["mean"]:
+        return "–"
+    scale = 1000 if metric == "kid" else 1
+    text = f"{scale * line['mean'][metric]:.{digits}f}"
+    return text + (f" ± {scale * line['spread'][metric]:.{digits}f}" if "spread" in line else "")
+
+
+def symbol(output: str) -> str:
+    """How people write an output: x_hat → x̂, x1 → x̂₁."""
+    if output == "x_hat":
+        return "x̂"
+    numbered = re.fullmatch(r"x(\d+)", output)
+    return "x̂" + numbered[1].translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")) if numbered else output
