@@ -24,6 +24,7 @@ from splitvae.evaluation.digit_classifier import (
 )
 from splitvae.evaluation.extractors import MNIST_CLASSIFIER_SHA256
 from splitvae.evaluation.features import EXTRACTORS, extract, get_extractor, metric_name
+from splitvae.evaluation.metrics import class_histogram, total_variation
 from splitvae.evaluation.score import score
 
 
@@ -172,7 +173,8 @@ def test_score_says_which_classes_both_sides_hold(extractor, tmp_path):
     for name, seed in (("real", 0), ("fake", 1)):
         np.savez(tmp_path / f"{name}.npz", train=pixels(60, 32, 32, channels=1, seed=seed))
     result = score(str(tmp_path / "real.npz"), str(tmp_path / "fake.npz"), extractor)
-    assert result["metrics"]["FD (mnist-classifier)"] > 0
+    assert result["distance"] == "FD (mnist-classifier)"
+    assert result["metrics"]["frechet_distance"] > 0
     classes = result["classes"]
     for name in ("real", "fake"):
         assert len(classes[name]) == 10
@@ -183,3 +185,13 @@ def test_score_says_which_classes_both_sides_hold(extractor, tmp_path):
     same = score(str(tmp_path / "real.npz"), str(tmp_path / "real.npz"), extractor)
     assert same["classes"]["total_variation"] == 0
     json.dumps(result)
+
+
+def test_histograms_of_classes_and_how_far_they_are_apart():
+    even, odd = class_histogram([0, 0, 2, 2], 4), class_histogram(np.array([1, 3, 1, 3]), 4)
+    assert even == [0.5, 0, 0.5, 0]
+    assert (total_variation(even, odd), total_variation(even, even)) == (1, 0)
+    assert total_variation(even, [0.25] * 4) == 0.5
+    for labels in ([], [4], [-1], [[0]]):
+        with pytest.raises(InputError, match="values from 0 to 3"):
+            class_histogram(labels, 4)

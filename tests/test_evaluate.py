@@ -10,14 +10,15 @@ import pytest
 import torch
 from conftest import TINY, pixels
 
-from splitvae import DiagonalGaussian, GaussianMixture, InputError, Run, StandardNormal, evaluate, train
+from splitvae import DiagonalGaussian, InputError, Run, SplitVAEError, StandardNormal, evaluate, train
 from splitvae.data.loader import fixed_rows, seeded
 from splitvae.densities.fit import fit_density
+from splitvae.densities.store import load_density
 from splitvae.evaluation import evaluate as evaluating
-from splitvae.evaluation.compare import compare
+from splitvae.evaluation.compare import compare, interval
 from splitvae.evaluation.evaluate import chosen, summarize
 from splitvae.evaluation.features import Extractor, extract
-from splitvae.evaluation.latents import diagnose_latents, diagnosis, prior_gap
+from splitvae.evaluation.latents import diagnose_latents, diagnosis
 from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import decode_outputs, mixed, output_features
@@ -96,8 +97,10 @@ def test_the_numbers_are_those_of_a_computation_by_hand(run: Path):
         features = extract(images, COLOUR)
         assert found[key]["frechet_distance"] == pytest.approx(frechet_from_features(features, test), rel=1e-6)
         assert found[key]["frechet_distance_train"] == pytest.approx(frechet_from_features(features, train_), rel=1e-6)
-    assert result["floor"]["frechet_distance"] == pytest.approx(frechet_from_features(train_, test), rel=1e-6)
-    assert result["floor"]["frechet_distance_train"] == pytest.approx(0, abs=1e-6)
+    # The floor is of other training images than those that distances to train are measured to.
+    others = extract(cache.images[fixed_rows(cache, "train", 48)[24:]], COLOUR)
+    assert result["floor"]["frechet_distance"] == pytest.approx(frechet_from_features(others, test), rel=1e-6)
+    assert result["floor"]["frechet_distance_train"] == pytest.approx(frechet_from_features(others, train_), rel=1e-6)
 
 
 def test_a_mix_is_made_of_rows_of_the_components(run: Path):
@@ -129,7 +132,7 @@ def test_kept_features_are_used_again_and_follow_the_latents(run: Path):
 
     extractor = Extractor("counting", 3, counting, "none", f"weights {run}")
     first = evaluate(run, extractor, metrics="frechet")
-    assert sum(calls) == 24 + 24 + 4 * 3 * 24  # test, train, then x̂, x̂₁, x̂₂ of four sources
+    assert sum(calls) == 3 * 24 + 4 * 3 * 24  # test, train, floor, then x̂, x̂₁, x̂₂ of four sources
     calls.clear()
     assert evaluate(run, extractor, metrics="frechet") == first
     assert not calls
@@ -139,7 +142,7 @@ def test_kept_features_are_used_again_and_follow_the_latents(run: Path):
     calls.clear()
     evaluate(run, unnamed, metrics="frechet", densities=[])
     evaluate(run, unnamed, metrics="frechet", densities=[])
-    assert sum(calls) == 2 * (24 + 24 + 2 * 3 * 24)
+    assert sum(calls) == 2 * (3 * 24 + 2 * 3 * 24)
 
 
 def test_the_choice_does_not_look_at_the_test_split():
@@ -153,14 +156,23 @@ def test_the_choice_does_not_look_at_the_test_split():
         chosen(rows[-1:])
 
 
+def opened_density(run: Run):
+    return load_density("gmm-per-class", run.path, 4)[0]
+
+
 def test_an_extractor_with_classes_says_which_class_the_samples_are_of(run: Path):
     head = (np.eye(3) * 2, np.zeros(3))
     extractor = Extractor("colours", 3, COLOUR.network, "none", "w", head=head)
     result = evaluate(run, extractor, metrics="frechet", densities=["gmm-per-class"])
-    rows = {(row["source"], row["output"]): row["classes"] for row in result["rows"]}
-    assert sum(rows["normal", "x_hat"]["shares"]) == pytest.approx(1)
-    assert 0 <= rows["gmm-per-class", "x_hat"]["accuracy"] <= 1
-    assert "accuracy" not in rows["normal", "x_hat"]
+    rows = {(row["source"], row["output"]): row["metrics"] for row in result["rows"]}
+    opened = Run.open(run)
+    z, labels = opened_density(opened).sample_labelled(24, seeded(0, "sample", 0))
+    with torch.inference_mode():
+        found = extractor.classify(extract(to_uint8(opened.model.decode(z).x_hat), extractor))
+    assert rows["gmm-per-class", "x_hat"]["class_accuracy"] == pytest.approx(float((found == labels.numpy()).mean()))
+    assert "class_accuracy" not in rows["normal", "x_hat"]
+    assert 0 <= rows["normal", "x_hat"]["class_total_variation"] <= 1
+    assert 0 < result["floor"]["class_accuracy"] < 1  # of the real test images, to read the others against
 
 
 def test_verify_agrees_until_something_changes(run: Path, splitvae: Call):
@@ -168,14 +180,34 @@ def test_verify_agrees_until_something_changes(run: Path, splitvae: Call):
     checks = verify(run, COLOUR)
     assert len(checks) > 100
     assert all(check.agrees for check in checks)
-    written = json.loads((run / "metrics.json").read_text())
-    written["rows"][5]["metrics"]["frechet_distance"] *= 1.01
-    (run / "metrics.json").write_text(json.dumps(written))
-    (wrong,) = [check for check in verify(run, COLOUR) if not check.agrees]
-    assert "frechet_distance" in wrong.what
+    written = (run / "metrics.json").read_text()
+
+    def wrong_after(change: Callable[[dict], object]) -> list[str]:
+        metrics = json.loads(written)
+        change(metrics)
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        return [check.what for check in verify(run, COLOUR, sources=["normal"]) if not check.agrees]
+
+    assert wrong_after(lambda metrics: None) == []
+    normal = next(i for i, row in enumerate(json.loads(written)["rows"]) if row["source"] == "normal")
+    (what,) = wrong_after(lambda m: m["rows"][normal]["metrics"].update(kid=0.5))
+    assert what == "clean normal x_hat seed 0: kid"
+    assert "clean normal x_hat seed 0" in wrong_after(lambda m: m["rows"].pop(normal))
+    swapped = wrong_after(
+        lambda m: (m["rows"][normal].update(output="x1"), m["rows"][normal + 1].update(output="x_hat"))
+    )
+    assert "clean normal x_hat seed 0: frechet_distance" in swapped
+    assert wrong_after(lambda m: m.update(distance="FID")) == ["distance"]
+    assert wrong_after(lambda m: m["card"].update(real_images=50_000)) == ["card: real_images"]
+    assert wrong_after(lambda m: m["latents"].update(kl=1.0))[0] == "latents: kl"
+    assert wrong_after(lambda m: m.update(diagnosis="perfect")) == ["diagnosis"]
+    (run / "metrics.json").write_text(written)
+    fit_density(Run.open(run), "gmm", n_components=3)
+    refitted = [check.what for check in verify(run, COLOUR, sources=["REC"]) if not check.agrees]
+    assert refitted == ["file of gmm"]
     (run / "densities" / "gmm.safetensors").unlink()
     missing = [check.what for check in verify(run, COLOUR, sources=["gmm"]) if not check.agrees]
-    assert missing == ["clean gmm", "clean gmm"]
+    assert missing == ["clean gmm", "file of gmm"]
     status, _, err = splitvae("verify", run, "--source", "gmmm")
     assert (status, err.count("\n")) == (2, 1)
 
@@ -200,16 +232,58 @@ def test_a_comparison_refuses_other_protocols_and_pairs_seeds(run: Path, trained
     assert status == 0
     assert "best" in out
 
+    assert "the luck of training is not in them" in out
+
+    with pytest.raises(InputError, match="no line of the paper protocol"):
+        compare([run, other], protocol="paper")
+    with pytest.raises(InputError, match="it has frechet_distance"):
+        compare([run, other], metric="fid")
+    for runs in ([run], [run, run]):
+        with pytest.raises(InputError, match="at least two"):
+            compare(runs)
     evaluate(other, COLOUR, n=20)
+    assert (other / "metrics-1.json").exists()  # three seeds of 24 images are not thrown away
     with pytest.raises(InputError, match="real_images 20 and 24"):
         compare([run, other])
     assert compare([run, other], mixed=True)["systems"][1]["differs"]
-    with pytest.raises(InputError, match="no line of the paper protocol"):
-        compare([run, run], protocol="paper")
-    with pytest.raises(InputError, match="it has frechet_distance"):
-        compare([run, run], metric="fid")
-    with pytest.raises(InputError, match="at least two"):
-        compare([run])
+
+
+def test_intervals_hold_what_they_promise():
+    rng = np.random.default_rng(0)
+    for n in (3, 10, 40):
+        outside = 0
+        for _ in range(400):
+            low, high = interval(rng.normal(size=n), rng)
+            outside += not low <= 0 <= high
+        assert outside / 400 < 0.11  # 5 % are meant; a bootstrap of 3 pairs gives 27 %
+
+
+def test_runs_that_differ_in_their_seed_are_one_system(run: Path, tmp_path: Path):
+    evaluate(run, COLOUR, metrics="frechet", densities=[])
+
+    def copy(name: str, seed: int, shift: float, **config: object) -> Path:
+        shutil.copytree(run, tmp_path / name)
+        record = json.loads((tmp_path / name / "config.json").read_text())
+        record["config"] |= {"seed": seed, **config}
+        (tmp_path / name / "config.json").write_text(json.dumps(record))
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        for row in metrics["rows"]:
+            row["metrics"]["frechet_distance"] += shift
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+        return tmp_path / name
+
+    ours = [copy(f"ours{seed}", seed, 100 + seed) for seed in range(3)]
+    theirs = [copy(f"theirs{seed}", seed, 110 + 1.1 * seed, beta=99.0) for seed in range(3)]
+    result = compare([*ours, *theirs])
+    assert [system["training_seeds"] for system in result["systems"]] == [[0, 1, 2], [0, 1, 2]]
+    for line in result["lines"]:
+        best, worse = line["cells"]
+        assert (best["verdict"], worse["verdict"]) == ("best", "worse")
+        assert (worse["pairs"], worse["paired_by"]) == (3, "training seeds")
+        assert worse["difference"] == pytest.approx(10.1)
+        assert best["spread"] == pytest.approx(1)
+    with pytest.raises(InputError, match="one system"):
+        compare(ours)
 
 
 def test_the_same_numbers_cannot_be_told_apart(run: Path, tmp_path: Path):
@@ -229,8 +303,18 @@ def test_the_report_is_one_file_that_needs_nothing_else(run: Path):
     assert text.count("data:image/png;base64,") >= 6
     assert "http" not in text
     assert 'src="data:' in text
+    data = Path(Run.open(run).config.data).parent
     assert str(run.parent) not in text  # nobody's folders in a file that is passed on
-    for words in ("Clean protocol", "Paper protocol", "x̂₁", "gmm-per-class", "Diagnosis", "memorises", COLOUR.resize):
+    assert str(data) not in text
+    for words in (
+        "Clean protocol",
+        "Paper protocol",
+        "x̂₁",
+        "gmm-per-class",
+        "Diagnosis",
+        "Copies of training",
+        COLOUR.resize,
+    ):
         assert words in text
 
 
@@ -251,15 +335,6 @@ def test_latent_diagnostics_equal_closed_forms():
     assert diagnose_latents(tied)["total_correlation"] == pytest.approx(-0.5 * np.log(1 - 0.64), abs=0.03)
 
 
-def test_the_prior_gap_is_what_a_density_knows_more():
-    codes = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) * 0.1 + 2
-    posterior = DiagonalGaussian(codes, torch.zeros(2000, 2))
-    mixture = GaussianMixture(1).fit(codes)
-    gap = prior_gap(mixture, posterior)
-    assert gap == pytest.approx(float((mixture.log_prob(codes) - StandardNormal(2).log_prob(codes)).mean()), rel=1e-5)
-    assert gap > 5
-
-
 @pytest.mark.parametrize(
     ("distances", "words"),
     [
@@ -267,12 +342,17 @@ def test_the_prior_gap_is_what_a_density_knows_more():
         ((10, 20, 150, 30), "prior hole"),
         ((10, 20, 150, 120), "density limit"),
         ((10, 20, 150, None), "fit a density"),
+        ((10, 9, 8, None), "nothing stands out"),
+        (
+            (10, 80, 70, 60),
+            "The distance from the prior, 70.0, is 10.0 floor + 70.0 decoder − 20.0 density + 10.0 prior",
+        ),
     ],
 )
 def test_the_diagnosis_names_the_largest_part(distances, words):
     latents = {"latent_dim": 8, "inactive_by_mean": 2, "kl": 12.0}
     assert words in diagnosis(latents, *distances)
-    assert "collapse: 6 of 8" in diagnosis(latents | {"inactive_by_mean": 6}, *distances)
+    assert "Collapse: 6 of 8" in diagnosis(latents | {"inactive_by_mean": 6}, *distances)
 
 
 def test_the_nearest_training_image_of_a_training_image_is_itself(run: Path, monkeypatch):
@@ -307,7 +387,7 @@ def test_mistakes_get_one_line(run: Path, trained: Path, tmp_path: Path, splitva
         (("evaluate", other, *offline), "was fitted on codes of 4 variables, the model has 6", 2),
         (("evaluate", run, "--extractor-weights", tmp_path / "w.pth"), "are not a file", 2),
         (("verify", run), "was not evaluated yet", 2),
-        (("compare", run, run), "was not evaluated yet", 2),
+        (("compare", run, other), "was not evaluated yet", 2),
         (("fit", run, "--density", "gmm", "--epochs", 3), "takes no --epochs", 2),
         (("fit", run, "--name", "normal"), "must be letters", 2),
     ):
@@ -325,3 +405,50 @@ def test_a_density_of_an_earlier_model_is_not_scored(run: Path, splitvae: Call):
     with pytest.raises(InputError, match="codes of another model"):
         evaluate(run, COLOUR)
     assert evaluating.evaluate(run, COLOUR, densities=[], metrics="frechet")["rows"]
+
+
+def test_a_changed_source_is_not_scored(run: Path, trained: Path, tmp_path: Path, splitvae: Call):
+    moved = tmp_path / "elsewhere.npz"
+    shutil.copy(trained / "data.npz", moved)
+    with np.load(moved) as file:
+        arrays = dict(file)
+    record = json.loads((run / "config.json").read_text())
+    record["config"]["data"] = str(tmp_path / "gone.npz")
+    (run / "config.json").write_text(json.dumps(record))
+    found = evaluate(run, COLOUR, data=str(moved), metrics="frechet")
+    assert found["rows"]
+    arrays["test"] = arrays["test"][::-1]
+    np.savez(moved, **arrays)
+    for command in (("evaluate", run, "--extractor", "efficientnet-lite0"), ("fit", run)):
+        status, _, err = splitvae(*command, "--data", moved)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "its content differs" in err
+
+
+def test_the_papers_twin_is_fitted_as_its_clean_one(run: Path, splitvae: Call):
+    from splitvae.evaluation.evaluate import open_setting
+    from splitvae.evaluation.protocol import sources_of
+
+    setting = open_setting(run, COLOUR)
+    names = [source.name for source in sources_of(setting, "paper", ["gmm-per-class"])]
+    assert names == ["REC", "normal"]  # no twin was asked for
+    twin = next(source for source in sources_of(setting, "paper") if source.name == "gmm-test")
+    assert (twin.record["options"], twin.record["split"], twin.record["codes"]) == ({"n_components": 2}, "test", 24)
+    smaller = open_setting(run, COLOUR, n=20)
+    again = next(source for source in sources_of(smaller, "paper") if source.name == "gmm-test")
+    assert again.record["codes"] == 20  # of the reference as it is now
+    fit_density(Run.open(run), "gmm", "train", "gmm-test", n_components=2)
+    with pytest.raises(InputError, match="is not 'gmm' on test codes"):
+        sources_of(setting, "paper", ["gmm"])
+
+
+def test_a_diverged_model_gets_no_score(run: Path):
+    from safetensors.torch import load_file, save_file
+
+    path = run / "model" / "model.safetensors"
+    save_file(
+        {k: v * float("nan") if "decoder" in k and v.is_floating_point() else v for k, v in load_file(path).items()},
+        path,
+    )
+    with pytest.raises(SplitVAEError, match="diverged"):
+        evaluate(run, COLOUR, densities=[])

@@ -5,7 +5,7 @@ import json
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -89,14 +89,36 @@ class Run:
 
     @cached_property
     def data(self) -> "ImageCache":
-        """The prepared data that the run was trained on."""
+        """The prepared data of the run's source, whatever it holds by now (see ``trained_data``)."""
         return open_data(self.config)
+
+    def at(self, data: str | None) -> "Run":
+        """The same run with its data in another place, such as on another machine; None = where it was."""
+        if data is None:
+            return self
+        run = Run(self.path)
+        run.__dict__["data"] = open_data(replace(self.config, data=data))  # where cached_property keeps it
+        return run
+
+    @property
+    def trained_data(self) -> "ImageCache":
+        """The prepared data that the run was trained on: densities and scores are of these very images.
+
+        Raises:
+            InputError: the source holds other images by now; training and test images may have changed sides.
+        """
+        if self.data.meta["content_hash"] != self.record["data"]["content_hash"]:
+            raise InputError(
+                f"{self.data.meta['source']} is not the data that {self.path} was trained on: its content differs. "
+                "Restore it, or name a copy of what it was with --data."
+            )
+        return self.data
 
     @cached_property
     def model_hash(self) -> str:
-        """SHA-256 of the weights file: what densities and metrics are bound to."""
+        """What densities and metrics are bound to, see ``model_hash``."""
         _ = self.model
-        return hashlib.sha256((self.path / "model" / "model.safetensors").read_bytes()).hexdigest()
+        return model_hash(self.path / "model")
 
     @property
     def mixture_components(self) -> int:
@@ -113,6 +135,13 @@ class Run:
         """The lines of ``log.jsonl``."""
         where = self.path / "log.jsonl"
         return [json.loads(line) for line in where.read_text(encoding="utf-8").splitlines()] if where.exists() else []
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 of a saved model: of its ``config.json``, which decides how the weights are used, and of the weights."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest.update((folder / "model.safetensors").read_bytes())
+    return digest.hexdigest()
 
 
 def open_data(config: TrainConfig) -> "ImageCache":

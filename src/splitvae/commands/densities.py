@@ -27,6 +27,8 @@ def fit(
     split: Literal["train", "test"] = "train",
     name: str | None = None,
     seed: int = 0,
+    device: str | None = None,
+    data: str | None = None,
     n_components: int | None = None,
     covariance: Literal["full", "diag"] | None = None,
     epochs: int | None = None,
@@ -48,6 +50,8 @@ def fit(
         name: Under which it is kept in densities/; the default is the value of --density, with -test after it for the
             test split.
         seed: Of everything random in the fit.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
+        data: Where the run's data is now, if not where it was.
         n_components: Gaussians in the mixture (default: the paper's number for the preset, else 10), or in each
             class's (default 1).
         covariance: full (default), or diag for diagonal covariances.
@@ -79,14 +83,14 @@ def fit(
     from splitvae.densities.fit import fit_density
     from splitvae.run import Run
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("fitting", total=None)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        _, record = fit_density(Run.open(run), density, split, name, seed, progress, **options)
+        _, record = fit_density(Run.open(run).at(data), density, split, name, seed, progress, device, **options)
     console.print(
         f"{record['name']}: {record['class']} on {record['codes']:,} {split} codes in {record['seconds']:.0f} s"
         + "".join(f", {key} {value}" for key, value in record["options"].items())

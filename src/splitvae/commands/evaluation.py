@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from splitvae.commands.app import app
-from splitvae.errors import InputError, SplitVAEError, nearest
+from splitvae.errors import InputError, SplitVAEError
 
 
 @app.command(
@@ -24,6 +24,8 @@ def evaluate(
     seeds: int = 1,
     metrics: Literal["all", "frechet"] = "all",
     precision: Literal["fp32", "bf16"] = "fp32",
+    device: str | None = None,
+    data: str | None = None,
 ) -> None:
     """Score a run: reconstructions, the prior and every fitted density, each output; metrics.json and report.html.
 
@@ -39,8 +41,12 @@ def evaluate(
         seeds: Of the sampling; with several, mean ± standard deviation.
         metrics: all, or frechet for the Fréchet distances only, which takes half the time on a CPU.
         precision: bf16: features in bf16, provided that it moves the distance by less than 0.5 %; faster on a GPU.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
+        data: Where the run's data is now, if not where it was.
     """
-    _known(extractor)
+    from splitvae.evaluation.extractors import check_extractor
+
+    check_extractor(extractor)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,7 +55,7 @@ def evaluate(
     from splitvae.reports.terminal import evaluation_tables
     from splitvae.run import Run
 
-    opened, console = Run.open(run), Console(highlight=False)
+    opened, console = Run.open(run).at(data), Console(highlight=False, markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("images", total=None)
@@ -61,8 +67,8 @@ def evaluate(
             console.print(line, style="dim", soft_wrap=True)
 
         result = evaluate_run(
-            opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, precision=precision, say=say,
-            progress=progress,
+            opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, device, precision, None, say,
+            progress,
         )  # fmt: skip
     for table in evaluation_tables(result):
         console.print(table)
@@ -79,6 +85,8 @@ def verify(
     source: list[str] | None = None,
     tolerance: float = 1e-3,
     extractor_weights: Path | None = None,
+    device: str | None = None,
+    data: str | None = None,
 ) -> None:
     """Recompute a run's metrics.json from model, densities and seeds, and say what agrees; status 1 if not all does.
 
@@ -87,6 +95,8 @@ def verify(
         source: REC, normal, or the name of a density; all without it.
         tolerance: Of numbers, relative: other machines round otherwise.
         extractor_weights: A file with the extractor's weights, for machines without a network.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
+        data: Where the run's data is now, if not where it was.
     """
     if not 0 <= tolerance < 1:
         raise InputError(f"--tolerance must lie in [0, 1), not {tolerance}.")
@@ -94,9 +104,9 @@ def verify(
 
     from splitvae.evaluation.verify import verify as verify_run
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     checks = verify_run(
-        run, None, tolerance, source, extractor_weights, say=lambda line: console.print(line, soft_wrap=True)
+        run, None, tolerance, source, extractor_weights, device, data, lambda line: console.print(line, soft_wrap=True)
     )
     wrong = [check for check in checks if not check.agrees]
     for check in wrong:
@@ -130,21 +140,12 @@ def compare(
 
     from splitvae.evaluation.compare import compare as compare_runs
     from splitvae.files import write_json
-    from splitvae.reports.terminal import comparison_table
+    from splitvae.reports.terminal import comparison_notes, comparison_table
 
     result = compare_runs(list(run), metric, protocol, mixed)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(comparison_table(result))
-    for system in result["systems"]:
-        if system["differs"]:
-            console.print(f"* {system['name']} was measured otherwise: {'; '.join(system['differs'])}", soft_wrap=True)
+    for note in comparison_notes(result):
+        console.print(note, soft_wrap=True)
     if out is not None:
         write_json(out, result)
-
-
-def _known(extractor: str) -> None:
-    """Answer a mistyped extractor before PyTorch is imported for long."""
-    from splitvae.evaluation.features import EXTRACTORS
-
-    if extractor not in EXTRACTORS:
-        raise InputError(f"'{extractor}' is not a known extractor.{nearest(extractor, EXTRACTORS)}")

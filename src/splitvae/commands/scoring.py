@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from splitvae.commands.app import app
-from splitvae.errors import InputError, nearest
+from splitvae.errors import InputError
 
 
 @app.command(help_epilogue="Example: splitvae score photos/ samples/ --extractor efficientnet-lite0 --out score.json")
@@ -25,7 +25,8 @@ def score(
     Args:
         real: The reference: a folder of images, an .npz, parquet shards, or a hub name.
         fake: What is judged: likewise.
-        extractor: inception-v3-compat (its distance is the FID), efficientnet-lite0 (works offline), clip-…, dinov2-….
+        extractor: inception-v3-compat (its distance is the FID), efficientnet-lite0 and mnist-classifier (work
+            offline), clip-…, dinov2-….
         extractor_weights: A file with the extractor's weights, for machines without a network.
         n: Images of each set, chosen by --seed; all without it.
         split: Which images of a source that has splits.
@@ -36,10 +37,9 @@ def score(
     from splitvae.config import parse_size
 
     size = parse_size(image_size)
-    from splitvae.evaluation.features import EXTRACTORS
+    from splitvae.evaluation.extractors import check_extractor
 
-    if extractor not in EXTRACTORS:
-        raise InputError(f"'{extractor}' is not a known extractor.{nearest(extractor, EXTRACTORS)}")
+    check_extractor(extractor)
     if out is not None and out.suffix != ".json":
         raise InputError(f"cannot write the score to {out.name}: use a name that ends in .json.")
     import torch
@@ -53,7 +53,7 @@ def score(
     from splitvae.reports.columns import columns_of, value
 
     network = get_extractor(extractor, extractor_weights, "cuda" if torch.cuda.is_available() else "cpu")
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("features", total=None)
         result = score_sets(real, fake, network, n, split, size, seed, lambda count: bar.advance(task, count))
@@ -61,7 +61,14 @@ def score(
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, (heading, digits, text) in columns_of(result["metrics"], result["distance"]).items():
         table.add_row(heading, value({"mean": result["metrics"]}, name, digits), text)
-    table.add_row("floor", f"{result['floor']['frechet_distance']:.2f}", "the same between two halves of REAL")
+    floor = result["floor"]
+    if floor["frechet_distance"] is not None:
+        text = f"the same between two halves of REAL, {floor['images_of_each_half']:,} images each: more bias"
+        table.add_row("floor", f"{floor['frechet_distance']:.2f}", text)
+    if "classes" in result:
+        classes = result["classes"]
+        text = f"share of FAKE with a class too many; {classes['total_variation_floor']:.3f} between the halves"
+        table.add_row("class shift", f"{classes['total_variation']:.3f}", text)
     console.print(table)
     console.print(
         f"{protocol['fake']['images']:,} generated ({fake}) against {protocol['real']['images']:,} real ({real}) "

@@ -3,26 +3,27 @@
 import itertools
 import time
 from collections.abc import Callable
-from importlib import import_module
+from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
 
 from splitvae.codes import codes_hash, encode_rows
 from splitvae.data.loader import fixed_rows
-from splitvae.densities.store import save_density
+from splitvae.densities.store import CLASSES, save_density
+from splitvae.device import pick_device
 from splitvae.errors import InputError, nearest
 from splitvae.run import Run
 
 Split = Literal["train", "test"]
 REFERENCE_IMAGES = 10_000  # the paper's mixture is fitted on as many test codes, those of its reference
 
-# Kind: home of its class. The names are those of `splitvae fit --density`.
+# The names of `splitvae fit --density`, and which class each one is.
 KINDS = {
-    "gmm": "splitvae.densities.gaussian_mixture:GaussianMixture",
-    "gmm-per-class": "splitvae.densities.classwise:ClasswiseGaussianMixture",
-    "second-stage": "splitvae.densities.second_stage:SecondStageVAE",
-    "flow": "splitvae.densities.flow:AutoregressiveFlow",
+    "gmm": "GaussianMixture",
+    "gmm-per-class": "ClasswiseGaussianMixture",
+    "second-stage": "SecondStageVAE",
+    "flow": "AutoregressiveFlow",
 }
 
 
@@ -46,6 +47,7 @@ def fit_density(
     seed: int = 0,
     progress: Callable[[int, int], Any] | None = None,
     device: torch.device | str | None = None,
+    test_images: int = REFERENCE_IMAGES,
     **options: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Fit a density on the codes of a run, and write ``RUN/densities/NAME.safetensors``.
@@ -57,22 +59,27 @@ def fit_density(
         name: see ``density_name``.
         seed: of everything random in the fit.
         progress: called with epochs done and their total, where a density is trained.
-        device: where to fit; None = the CPU.
+        device: where to encode and to fit; None = the GPU if there is one.
+        test_images: for the test split, how many of its fixed reference images.
         options: of the class; a mixture without ``n_components`` takes the paper's number for the run's preset.
 
     Returns:
         the density, and its record: kind, options, split, number and hash of the codes, hash of the model, seconds.
+
+    Raises:
+        InputError: an unknown kind, a wrong option, data that changed since the training, codes that cannot be fitted.
     """
     if kind not in KINDS:
         raise InputError(f"'{kind}' is no density.{nearest(kind, KINDS)}")
     name = density_name(kind, split, name)
-    module, _, cls = KINDS[kind].partition(":")
     if kind.startswith("gmm"):
         options = {"n_components": run.mixture_components if kind == "gmm" else 1, **options}
-    density = getattr(import_module(module), cls)(**options, device=device)
-    rows = run.data.splits["train"] if split == "train" else fixed_rows(run.data, "test", REFERENCE_IMAGES)
-    codes = encode_rows(run.model, run.data, rows)
-    labels = None if run.data.labels is None else run.data.labels[rows]
+    place = pick_device(device)
+    density = CLASSES[KINDS[kind]](**options, device=place)
+    data = run.trained_data
+    rows = data.splits["train"] if split == "train" else fixed_rows(data, "test", test_images)
+    codes = encode_rows(run.model.to(place), data, rows)
+    labels = None if data.labels is None else data.labels[rows]
     trained = {}
     if progress is not None and hasattr(density, "epochs"):
         epoch = itertools.count(1)
@@ -80,11 +87,13 @@ def fit_density(
     start = time.perf_counter()
     density.fit(codes, labels, generator=torch.Generator().manual_seed(seed), **trained)
     record: dict[str, Any] = {
-        "name": name, "kind": kind, "class": cls, "options": options, "split": split, "seed": seed, "codes": len(rows),
+        "name": name, "kind": kind, "class": KINDS[kind], "options": options, "split": split, "seed": seed,
+        "codes": len(rows),
         "codes_sha256": codes_hash(codes), "model_sha256": run.model_hash, "latent_dim": run.model.latent_dim,
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(time.perf_counter() - start, 1), "splitvae": version("splitvae"),
     }  # fmt: skip
     if hasattr(density, "log_prob"):
+        record["converged"] = getattr(density, "converged_", None)
         record["nats_per_code"] = float(density.log_prob(codes.mean).mean())
     save_density(density, run.path / "densities" / f"{name}.safetensors", record)
     return density, record

@@ -34,7 +34,8 @@ def save_density(density: Any, path: Path, record: dict[str, Any]) -> None:
 
 def density_names(run: Path) -> list[str]:
     """The names of the densities that were fitted for a run."""
-    return sorted(path.stem for path in (run / "densities").glob("*.safetensors"))
+    files = (run / "densities").glob("*.safetensors")
+    return sorted(path.stem for path in files if not path.name.startswith("."))  # those are half written
 
 
 def load_density(name: str, run: Path, latent_dim: int) -> tuple[Any, dict[str, Any]]:

@@ -14,17 +14,21 @@ import torch
 
 from splitvae.data.loader import fixed_rows
 from splitvae.densities.fit import REFERENCE_IMAGES
+from splitvae.densities.store import density_names
+from splitvae.device import pick_device
 from splitvae.errors import InputError
 from splitvae.evaluation.features import Extractor, choose_bf16, get_extractor, metric_name
-from splitvae.evaluation.latents import diagnose_latents, diagnosis, prior_gap
-from splitvae.evaluation.metrics import every_metric, frechet_from_features
-from splitvae.evaluation.outputs import mixed, output_names
+from splitvae.evaluation.latents import diagnose_latents, diagnosis
+from splitvae.evaluation.metrics import class_histogram, every_metric, frechet_from_features, total_variation
+from splitvae.evaluation.nearest import nearest_training
+from splitvae.evaluation.outputs import decode_outputs, mixed, output_names
 from splitvae.evaluation.protocol import Protocol, Setting, Source, card, sources_of
-from splitvae.files import write_json
+from splitvae.files import read_json, write_json
 from splitvae.run import Run
 
 FORMAT_VERSION = 1
 PROBED = 1_000  # test images on which bf16 is tried
+COMPARED = 1_000  # samples whose nearest training image is looked for
 
 
 def evaluate(
@@ -38,6 +42,7 @@ def evaluate(
     weights: "str | Path | None" = None,
     device: "torch.device | str | None" = None,
     precision: Literal["fp32", "bf16"] = "fp32",
+    data: str | None = None,
     say: Callable[[str], Any] | None = None,
     progress: Callable[[int, int], Any] | None = None,
 ) -> dict[str, Any]:
@@ -55,56 +60,66 @@ def evaluate(
         weights: a file with the extractor's weights.
         device: where networks run; None = the GPU if there is one.
         precision: "bf16" = features are computed in bf16, provided that it moves the distance by less than 0.5 %.
+        data: where the run's data is now; None = where it was.
         say: called with lines for people: the estimated cost, then each result as it comes.
         progress: called with the images whose features are done, and their total.
 
     Returns:
         the content of ``metrics.json``: ``rows``, each with protocol, source, output, seed and a flat dict of floats
-        ``metrics``; ``floor``, the same for real training images; ``latents``; ``diagnosis`` in one line; ``card``,
-        the protocol of every number; ``notes``.
+        ``metrics``; ``floor``, the same for real training images; ``copies``, how near samples come to training
+        images; ``latents``; ``diagnosis`` in one line; ``card``, the protocol of every number; ``notes``. An earlier
+        file that this one would not replace line by line is kept beside it.
+
+    Raises:
+        InputError: an unknown name, data that changed since the training, densities of another model.
+        SplitVAEError: the extractor is out of reach, or the model has diverged.
     """
+    for value, known in ((metrics, ("all", "frechet")), (precision, ("fp32", "bf16"))):
+        if value not in known:
+            raise InputError(f"'{value}' is not one of {' and '.join(known)}.")
     if protocol not in (*get_args(Protocol), "both"):
         raise InputError(f"the protocol must be clean, paper or both, not '{protocol}'.")
     if seeds < 1 or n < 2:
         raise InputError(f"an evaluation needs seeds ≥ 1 and n ≥ 2, not {seeds} and {n}.")
     say, report = say or (lambda line: None), progress or (lambda done, total: None)
     images = _Count(report)
-    setting = open_setting(run, extractor, n, metrics == "all", weights, device, images.advance)
+    setting = open_setting(run, extractor, n, metrics == "all", weights, device, images.advance, data=data)
     if precision == "bf16":
         probed = fixed_rows(setting.run.data, "test", PROBED)
         bf16, reason = choose_bf16(setting.extractor, setting.run.data.images[probed])
         say(reason if bf16 else f"{reason}: features stay in float32")
         setting = replace(setting, bf16=bf16)
     protocols = get_args(Protocol) if protocol == "both" else (protocol,)
-    sources = [source for name in protocols for source in sources_of(setting.run, name, densities, say)]
+    sources = [source for name in protocols for source in sources_of(setting, name, densities, say)]
     jobs = [(source, seed) for source in sources for seed in range(seeds if source.seeded else 1)]
-    each = setting.n * len(output_names(setting.run.model))
-    images.total = 2 * setting.n + each * len(jobs)
-    start = time.perf_counter()
-    floor = measure_features(setting, setting.train.features)
-    seconds = (time.perf_counter() - start) / max(1, images.done) * images.total
-    say(f"floor, {len(setting.train.features):,} training images: {floor['frechet_distance']:.2f}")
-    if images.done:
-        say(f"{len(jobs)} sources × {each:,} images: about {seconds / 60:.0f} min, less where features are kept")
+    each, real = setting.n * len(output_names(setting.run.model)), 3 * setting.n
+    images.total = real + each * len(jobs)
+    floor = measure_floor(setting)
+    say(f"floor, {len(setting.floor):,} other training images: {floor['frechet_distance']:.2f}")
     rows: list[dict[str, Any]] = []
     for number, (source, seed) in enumerate(jobs):
-        images.reach(2 * setting.n + number * each)
+        images.reach(real + number * each)
+        start = time.perf_counter()
         measured = measure(setting, source, seed)
         rows += measured
         values = ", ".join(f"{row['output']} {row['metrics']['frechet_distance']:.2f}" for row in measured)
         say(f"{source.protocol}, {source.name}, seed {seed}: {values}")
+        if number == 0 and len(jobs) > 1:
+            minutes = (time.perf_counter() - start) * (len(jobs) - 1) / 60
+            say(f"{len(jobs) - 1} more of {each:,} images each: about {minutes:.0f} min, less where features are kept")
     result = {
         "format_version": FORMAT_VERSION,
         "distance": metric_name(setting.extractor),
         "diagnosis": "",
         "rows": rows,
         "floor": floor,
-        "latents": _latents(setting, sources),
-        "card": card(setting, seeds),
+        "copies": _copies(setting, sources, rows),
+        "latents": diagnose_latents(setting.posterior),
+        "card": card(setting, sources, seeds),
         "notes": _notes(setting, sources),
     }
-    result["diagnosis"] = _diagnosis(result)
-    write_json(setting.run.path / "metrics.json", result)
+    result["diagnosis"] = diagnose(result)
+    _write(setting.run.path / "metrics.json", result, say)
     return result
 
 
@@ -132,17 +147,18 @@ def open_setting(
     advance: Callable[[int], Any] | None = None,
     fresh: bool = False,
     bf16: bool = False,
+    data: str | None = None,
 ) -> Setting:
     """What all lines of an evaluation share; the arguments are those of ``evaluate``.
 
     Raises:
-        InputError: fewer than 2 test images.
+        InputError: fewer than 2 test images, or data that changed since the training.
     """
-    run = Run.open(run)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    run = Run.open(run).at(data)
+    place = pick_device(device)
     network = get_extractor(extractor, weights, place) if isinstance(extractor, str) else extractor
     run.model.to(place)
-    found = len(run.data.splits["test"])
+    found = len(run.trained_data.splits["test"])
     if found < 2:
         raise InputError(f"{run.path} has {found} test images; an evaluation needs at least 2.")
     return Setting(run, network, min(n, found), every, advance, fresh, bf16)
@@ -156,12 +172,27 @@ def measure(setting: Setting, source: Source, seed: int) -> list[dict[str, Any]]
     for i, output in enumerate(setting.outputs):
         own = mixed(features, seed) if output == "mix" else features[:, i]
         row = {"protocol": source.protocol, "source": source.name, "output": output, "seed": seed}
-        rows.append(row | {"metrics": measure_features(setting, own, seed)} | _classes(setting, own, labels))
+        rows.append(row | {"metrics": _measure(setting, own, seed, labels)})
     return rows
 
 
-def measure_features(setting: Setting, features: np.ndarray, seed: int = 0) -> dict[str, float]:
-    """Metrics of features (n, F) against the test reference, and the Fréchet distance to the training images."""
+def measure_floor(setting: Setting) -> dict[str, float]:
+    """Real training images in the place of generated ones; ``class_accuracy`` is that of the real test images."""
+    floor = _measure(setting, setting.floor)
+    if setting.extractor.head is not None and setting.test_labels is not None:
+        found = setting.extractor.classify(setting.test.features)
+        floor["class_accuracy"] = float((found == setting.test_labels).mean())
+    return floor
+
+
+def _measure(
+    setting: Setting, features: np.ndarray, seed: int = 0, labels: np.ndarray | None = None
+) -> dict[str, float]:
+    """Metrics of features (n, F) against the test reference, and the Fréchet distance to the training images.
+
+    Where the extractor knows classes: how far their shares are from those of the reference, and how many samples are
+    of the class that they were drawn for.
+    """
     if setting.every:
         metrics = every_metric(features, setting.test, seed)
     else:
@@ -169,30 +200,42 @@ def measure_features(setting: Setting, features: np.ndarray, seed: int = 0) -> d
     to_train = frechet_from_features(features, setting.train)
     # Positive where samples are nearer to the images that were trained on than to new ones.
     gap = metrics["frechet_distance"] - to_train
-    return metrics | {"frechet_distance_train": to_train, "memorisation_gap": gap}
+    metrics |= {"frechet_distance_train": to_train, "memorisation_gap": gap}
+    if (head := setting.extractor.head) is not None:
+        found, real = (setting.extractor.classify(f) for f in (features, setting.test.features))
+        shares = [class_histogram(classes, len(head[1])) for classes in (found, real)]
+        metrics["class_total_variation"] = total_variation(*shares)
+        if labels is not None:
+            metrics["class_accuracy"] = float((found == labels).mean())
+    return metrics
 
 
-def _classes(setting: Setting, features: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Where the extractor knows classes: their shares, and how many samples are of the class that was asked for."""
-    if setting.extractor.head is None:
-        return {}
-    found = setting.extractor.classify(features)
-    count = len(setting.extractor.head[1])
-    classes: dict[str, Any] = {"shares": (np.bincount(found, minlength=count) / len(found)).tolist()}
-    if labels is not None:
-        classes["accuracy"] = float((found == labels).mean())
-    return {"classes": classes}
+def _copies(setting: Setting, sources: list[Source], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How near samples and test images come to the whole training split, by pixels: what copying would change.
 
-
-def _latents(setting: Setting, sources: list[Source]) -> dict[str, Any]:
-    """Diagnostics of the reference's codes, and what each density knows about them that the prior does not."""
-    gaps = {s.name: prior_gap(s.density, setting.posterior) for s in sources if hasattr(s.density, "log_prob")}
-    return diagnose_latents(setting.posterior) | {"prior_gap": {k: v for k, v in gaps.items() if k != "normal"}}
+    The samples are those of the density that is nearest to the training images.
+    """
+    clean = [row for row in rows if row["protocol"] == "clean"]
+    name = chosen(clean)["source"] if clean else "normal"
+    source = next(source for source in sources if source.name == name)
+    z, _ = setting.sample(source, 0)
+    samples = np.concatenate([batch[:, 0] for batch in decode_outputs(setting.run.model, z[:COMPARED])])
+    cache = setting.run.data
+    test = cache.images[fixed_rows(cache, "test", len(samples))]
+    to_train = {what: nearest_training(images, cache, 1)[1] for what, images in (("of", samples), ("test", test))}
+    close = np.quantile(to_train["test"], 0.01)
+    return {
+        "source": name,
+        "images": len(samples),
+        "median_distance": float(np.median(to_train["of"])),
+        "median_distance_of_test_images": float(np.median(to_train["test"])),
+        "share_nearer_than_99_percent_of_test_images": float((to_train["of"] < close).mean()),
+    }
 
 
 def _notes(setting: Setting, sources: list[Source]) -> list[str]:
     """What a reader of the table must know."""
-    notes = []
+    notes, run = [], setting.run
     if setting.n <= setting.extractor.dim:
         notes.append(
             f"rank-deficient: {setting.n:,} images for {setting.extractor.dim:,} features; distances are biased "
@@ -200,31 +243,52 @@ def _notes(setting: Setting, sources: list[Source]) -> list[str]:
         )
     if not setting.extractor.published:
         notes.append(f"the weights of {setting.extractor.name} are not the published ones")
-    if all(source.density is None or source.name == "normal" for source in sources):
-        notes.append(f"no density was fitted; the paper samples from a mixture: splitvae fit {setting.run.path}")
-    if len(setting.train.features) != setting.n:
-        notes.append(
-            f"{len(setting.train.features):,} training images stand against {setting.n:,}: the distances to train and "
-            "test differ in bias"
-        )
+    if not density_names(run.path):
+        notes.append(f"no density was fitted; the paper samples from a mixture: splitvae fit {run.path.name}")
+    for what, images in (("train", setting.train.features), ("floor", setting.floor)):
+        if len(images) != setting.n:
+            notes.append(f"{what}: {len(images):,} images stand in for {setting.n:,}; its distances differ in bias")
     if any(source.protocol == "paper" for source in sources):
         notes.append("paper protocol: the mixture has seen the images that it is scored against; do not compare")
     return notes
 
 
-def _diagnosis(result: dict[str, Any]) -> str:
-    """The one-line diagnosis, from the clean lines where there are any."""
-    table = summarize(result["rows"])
-    protocol = table[0]["protocol"]
-    x_hat = {
-        line["source"]: line["mean"]["frechet_distance"]
-        for line in table
-        if line["protocol"] == protocol and line["output"] == "x_hat"
-    }
-    fitted = [value for source, value in x_hat.items() if source not in ("REC", "normal")]
-    floor = result["floor"]["frechet_distance"]
-    best = min(fitted) if fitted else None
-    return diagnosis(result["latents"], floor, x_hat["REC"], x_hat["normal"], best)
+def diagnose(result: dict[str, Any]) -> str:
+    """The one-line diagnosis, from the clean lines; the density is chosen on the distance to the training images."""
+    clean = [line for line in summarize(result["rows"]) if line["protocol"] == "clean" and line["output"] == "x_hat"]
+    if not clean:
+        return "no line of the clean protocol; evaluate with --protocol clean or both for a diagnosis."
+    x_hat = {line["source"]: line["mean"] for line in clean}
+    fitted = [mean for source, mean in x_hat.items() if source not in ("REC", "normal")]
+    best = min(fitted, key=lambda mean: mean["frechet_distance_train"], default=None)
+    return diagnosis(
+        result["latents"],
+        result["floor"]["frechet_distance"],
+        x_hat["REC"]["frechet_distance"],
+        x_hat["normal"]["frechet_distance"],
+        None if best is None else best["frechet_distance"],
+    )
+
+
+def _write(path: Path, result: dict[str, Any], say: Callable[[str], Any]) -> None:
+    """Write ``metrics.json``; an earlier one is kept under another name unless every line of it is replaced."""
+
+    def lines(metrics: dict[str, Any]) -> set[tuple]:
+        signature = metrics["card"]["signature"]
+        return {(signature, row["protocol"], row["source"], row["output"], row["seed"]) for row in metrics["rows"]}
+
+    if path.exists():
+        try:
+            replaced = lines(read_json(path, "an evaluation")) <= lines(result)
+        except (InputError, KeyError, TypeError):
+            replaced = False
+        if not replaced:
+            number = 1
+            while (kept := path.with_name(f"metrics-{number}.json")).exists():
+                number += 1
+            path.rename(kept)
+            say(f"the earlier evaluation, which has other lines, is kept as {kept.name}")
+    write_json(path, result)
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

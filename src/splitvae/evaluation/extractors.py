@@ -118,6 +118,12 @@ class Extractor:
         return (features @ weight.T + bias).argmax(axis=1)
 
 
+def check_extractor(name: str) -> None:
+    """Refuse a name that is not in ``EXTRACTORS``, with the nearest one that is."""
+    if name not in EXTRACTORS:
+        raise InputError(f"'{name}' is not a known extractor.{nearest(name, EXTRACTORS)}")
+
+
 def get_extractor(name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> Extractor:
     """Load an extractor by its name (the table at the head of this file).
 
@@ -131,8 +137,7 @@ def get_extractor(name: str, weights: str | Path | None = None, device: str | to
         InputError: an unknown name; a file that is missing, damaged or of another network.
         SplitVAEError: the weights are neither here nor within reach, or a package does not import.
     """
-    if name not in EXTRACTORS:
-        raise InputError(f"'{name}' is not a known extractor.{nearest(name, EXTRACTORS)}")
+    check_extractor(name)
     path = None if weights is None else Path(weights).expanduser()
     if path is not None and not path.is_file():
         raise InputError(f"the extractor weights {path} are not a file; {ALTERNATIVES}.")
@@ -148,8 +153,13 @@ def get_extractor(name: str, weights: str | Path | None = None, device: str | to
 
 
 def metric_name(extractor: Any) -> str:
-    """How its Fréchet distance is called: "FID" for Inception-2015's 2,048 features only, else "FD (name)"."""
+    """How its Fréchet distance is called: "FID" for Inception-2015's 2,048 features only, else "FD (name)".
+
+    An ``Extractor`` of that name with other weights than the published ones does not make a FID.
+    """
     name = extractor if isinstance(extractor, str) else name_of(extractor)
+    if name == INCEPTION and not isinstance(extractor, str) and not extractor.published:
+        return f"FD ({name}, other weights)"
     return "FID" if name == INCEPTION else f"FD ({name})"
 
 

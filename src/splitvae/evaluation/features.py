@@ -18,7 +18,7 @@ from splitvae.evaluation.extractors import Extractor as Extractor
 from splitvae.evaluation.extractors import check_images, name_of
 from splitvae.evaluation.extractors import get_extractor as get_extractor
 from splitvae.evaluation.extractors import metric_name as metric_name
-from splitvae.evaluation.feature_cache import keep
+from splitvae.evaluation.feature_cache import feature_key, keep
 from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.pictures import to_uint8 as to_uint8
 
@@ -53,6 +53,8 @@ def extract(
         InputError: images that are not uint8 (B, C, H, W), none at all, or features that are not (B, F).
     """
     place = torch.device(device or str(getattr(extractor, "device", "cpu")))
+    # A GPU would silently compute float32 convolutions with 10 bits of mantissa: other features under the same name.
+    torch.backends.cudnn.allow_tf32 = False
     if batch_size is None:
         batch_size = CPU_BATCH if place.type == "cpu" else GPU_BATCH
     features = []
@@ -88,8 +90,7 @@ def extract_cached(
         raise InputError(
             f"features of '{name_of(extractor)}' cannot be cached: it does not state weights_sha256; use extract()."
         )
-    key = [images_hash or content_hash(images), extractor.name, extractor.weights_sha256]
-    key += [extractor.resize, options.get("bf16", False)]
+    key = feature_key(extractor, images_hash or content_hash(images), bf16=options.get("bf16", False))
     return keep(Path(directory), extractor.name, key, len(images), lambda: extract(images, extractor, **options))
 
 

@@ -1,6 +1,5 @@
 """What the codes of a run say: inactive variables, the variance law, the KL of each dimension, the prior hole."""
 
-import math
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ def diagnose_latents(posterior: DiagonalGaussian) -> dict[str, Any]:
         - ``aggregate_kl``: KL of the Gaussian with the mean and covariance of the aggregate posterior from N(0, I),
           nats: the sum of ``aggregate_kl_marginal``, what the single variables miss of N(0, 1), and
           ``total_correlation``, what they say about each other. Only what mean and covariance show of the prior
-          hole; a mixture sees more (``prior_gap``).
+          hole.
     """
     mean, variance = posterior.mean.double(), posterior.logvar.double().exp()
     D = mean.shape[1]
@@ -47,15 +46,11 @@ def diagnose_latents(posterior: DiagonalGaussian) -> dict[str, Any]:
     }
 
 
-def prior_gap(density: Any, posterior: DiagonalGaussian) -> float:
-    """By how many nats per code a density describes codes (posterior means) better than the prior N(0, I)."""
-    mean = posterior.mean.double()
-    prior = -0.5 * (mean.square().sum(dim=1) + mean.shape[1] * math.log(2 * math.pi))
-    return float((density.log_prob(posterior.mean).cpu().double() - prior).mean())
-
-
 def diagnosis(latents: dict[str, Any], floor: float, reconstruction: float, prior: float, fitted: float | None) -> str:
     """In one line, where the distance of samples comes from.
+
+    The distance from the prior is told as a sum of steps: floor, then from it to reconstructions (the decoder), from
+    them to samples of the best fitted density, from these to samples of the prior. A step may be negative.
 
     Args:
         latents: from ``diagnose_latents``.
@@ -64,23 +59,22 @@ def diagnosis(latents: dict[str, Any], floor: float, reconstruction: float, prio
         prior: of samples from N(0, I).
         fitted: of samples from the best fitted density; None = none was fitted.
     """
-    D, inactive = latents["latent_dim"], latents["inactive_by_mean"]
-    if inactive > D / 2:
-        return (
-            f"collapse: {inactive} of {D} latents carry nothing (KL {latents['kl']:.1f} nats); lower --beta or "
-            "--latent-dim, or train longer."
-        )
-    best = prior if fitted is None else min(fitted, prior)
-    shares = {"decoder": max(0.0, reconstruction - floor), "density": max(0.0, best - reconstruction)}
-    if fitted is not None:
-        shares["prior hole"] = max(0.0, prior - fitted)
-    parts = " + ".join(f"{name} {value:.1f}" for name, value in {"floor": floor, **shares}.items())
+    steps = {"decoder": reconstruction - floor}
+    if fitted is None:
+        steps["prior hole"] = prior - reconstruction
+    else:
+        steps |= {"density": fitted - reconstruction, "prior hole": prior - fitted}
     advice = {
         "decoder": "decoder limit: reconstructions themselves are far from the data; train longer or widen the network",
-        "density": "density limit: codes are drawn where the data has none; fit a richer density on them",
-        "prior hole": "prior hole: N(0, I) misses where the codes are; sample from the fitted density",
+        "density": "density limit: codes are drawn where the data has none; fit a richer density",
+        "prior hole": "prior hole: N(0, I) misses where the codes are; "
+        + ("fit a density: splitvae fit RUN" if fitted is None else "sample from the fitted density"),
     }
-    if fitted is None:
-        advice["density"] = "prior hole: codes are drawn where the data has none; fit a density: splitvae fit RUN"
-    worst = max(shares, key=lambda name: shares[name])
-    return f"{advice[worst]}. The distance from the prior, {prior:.1f}, is {parts}."
+    worst = max(steps, key=lambda name: steps[name])
+    found = advice[worst] if steps[worst] > 0 else "nothing stands out: samples are as near as real images"
+    told = " ".join(f"{'+' if value >= 0 else '−'} {abs(value):.1f} {name}" for name, value in steps.items())
+    D, inactive = latents["latent_dim"], latents["inactive_by_mean"]
+    collapse = ""
+    if inactive > D / 2:
+        collapse = f" Collapse: {inactive} of {D} latents carry nothing; lower --beta or --latent-dim."
+    return f"{found}. The distance from the prior, {prior:.1f}, is {floor:.1f} floor {told}.{collapse}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splitvae.data.loader import seeded
+from splitvae.errors import SplitVAEError
 from splitvae.evaluation.features import extract
 from splitvae.pictures import to_uint8
 
@@ -32,6 +33,8 @@ def decode_outputs(model: "SplitVAE", z: Tensor) -> Iterator[np.ndarray]:
         images = decoded.x_hat[:, None]
         if model.num_components > 1:
             images = torch.cat([images, decoded.components], dim=1)
+        if not images.isfinite().all():
+            raise SplitVAEError("the model paints images that are not finite; it has diverged, train it again.")
         yield to_uint8(images)
 
 

@@ -5,8 +5,8 @@
 - **paper**: the mixture is fitted on the codes of the very test images that are the reference, and reconstructions
   come from a sampled z, as in the official code. It bridges to the paper and never shares a row with the clean one.
 
-Both sides have n = min(10,000, test images), rounded to uint8. The same distance to n fixed *training* images stands
-beside each number: whatever is chosen (output, density, number of components) is to be chosen on that one.
+Both sides have n = min(10,000, test images) as a rule, rounded to uint8. The same distance to n fixed *training*
+images stands beside each number: whatever is chosen (output, density, components) is to be chosen on that one.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from splitvae.codes import encode_rows
@@ -30,7 +31,7 @@ from splitvae.densities.fit import fit_density
 from splitvae.densities.normal import StandardNormal
 from splitvae.densities.store import density_names, load_density
 from splitvae.errors import InputError
-from splitvae.evaluation.feature_cache import keep
+from splitvae.evaluation.feature_cache import digest, feature_key, keep
 from splitvae.evaluation.features import Extractor, extract, metric_name
 from splitvae.evaluation.metrics import Reference
 from splitvae.evaluation.outputs import output_features, output_names
@@ -93,21 +94,37 @@ class Setting:
     @cached_property
     def posterior(self) -> DiagonalGaussian:
         """Codes of the reference's test images, (n, D)."""
-        return encode_rows(self.run.model, self.run.data, fixed_rows(self.run.data, "test", self.n))
+        data = self.run.trained_data
+        return encode_rows(self.run.model, data, fixed_rows(data, "test", self.n))
 
     @cached_property
     def test(self) -> Reference:
         """Features of the reference: n test images."""
-        return Reference(self._real("test"))
+        return Reference(self._real(fixed_rows(self.run.trained_data, "test", self.n)))
 
     @cached_property
     def train(self) -> Reference:
         """Features of (up to) n fixed training images."""
-        return Reference(self._real("train"))
+        return Reference(self._real(fixed_rows(self.run.trained_data, "train", self.n)))
 
-    def _real(self, split: str) -> np.ndarray:
-        cache, rows = self.run.data, fixed_rows(self.run.data, split, self.n)
-        key = [cache.meta["content_hash"], _digest(rows)]
+    @cached_property
+    def floor(self) -> np.ndarray:
+        """Features of as many other training images, in the place of generated ones: real against real.
+
+        A training split of less than twice n has not enough of them; the rest then stands in.
+        """
+        others = fixed_rows(self.run.trained_data, "train", 2 * self.n)[self.n :]
+        return self._real(others) if len(others) >= 2 else self.train.features
+
+    @cached_property
+    def test_labels(self) -> np.ndarray | None:
+        """Labels of the reference's images, (n,)."""
+        labels = self.run.data.labels
+        return None if labels is None else labels[fixed_rows(self.run.data, "test", self.n)]
+
+    def _real(self, rows: np.ndarray) -> np.ndarray:
+        cache = self.run.trained_data
+        key = [cache.meta["content_hash"], digest(rows)]
         make = partial(extract, cache.images[rows], self.extractor, progress=self.advance, bf16=self.bf16)
         return self._kept("real", key, len(rows), make)
 
@@ -127,63 +144,89 @@ class Setting:
         make = partial(output_features, self.run.model, z, self.extractor, self.advance, bf16=self.bf16)
         if self.fresh:
             return make()
-        return self._kept("generated", [self.run.model_hash, _digest(z.numpy())], len(z), make)
+        return self._kept("generated", [self.run.model_hash, digest(z.numpy())], len(z), make)
 
     def _kept(self, what: str, key: list[Any], rows: int, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Features from the cache, or made and put there; not kept where the extractor does not state its weights."""
         if not self.extractor.weights_sha256:
             return make()
-        key = [*key, self.extractor.name, self.extractor.weights_sha256, self.extractor.resize, self.bf16]
+        key = feature_key(self.extractor, *key, bf16=self.bf16)
         return keep(cache_root() / "features", f"{what}-{self.extractor.name}", key, rows, make)
 
 
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
 def sources_of(
-    run: Run, protocol: Protocol, densities: list[str] | None, say: Callable[[str], Any], fit: bool = True
+    setting: Setting,
+    protocol: Protocol,
+    densities: list[str] | None = None,
+    say: Callable[[str], Any] = lambda line: None,
+    fit: bool = True,
 ) -> list[Source]:
     """The lines of a protocol's table; fits the mixtures on test codes that the paper's protocol lacks.
 
     Args:
-        run: with its densities.
+        setting: with the run.
         protocol: one of the two.
-        densities: names; None = all that the run has. The paper's protocol takes the twins, named …-test.
+        densities: names; None = all that the run has. The paper's protocol takes those fitted on test codes, and for
+            each mixture on training codes its twin, named …-test.
         say: called with lines for people.
         fit: whether to fit those twins that are missing.
 
     Raises:
-        InputError: a density that the run does not have, or that was fitted on codes of another model.
+        InputError: a density that the run does not have, that was fitted on codes of another model, or that is in the
+            way of a twin.
     """
-    D = run.model.latent_dim
+    run = setting.run
     names = density_names(run.path) if densities is None else [name for name in densities if name != "normal"]
-    loaded = {name: load_density(name, run.path, D) for name in names}
-    for name, (_, record) in loaded.items():
-        if record.get("model_sha256", run.model_hash) != run.model_hash:
-            raise InputError(
-                f"density '{name}' was fitted on the codes of another model; fit it again: splitvae fit {run.path} …"
-            )
-    sources = [Source(protocol, "REC"), Source(protocol, "normal", StandardNormal(D))]
+    loaded = {name: load_current(run, name) for name in names}
     split = "train" if protocol == "clean" else "test"
-    sources += [Source(protocol, name, *pair) for name, pair in loaded.items() if pair[1]["split"] == split]
+    chosen = {name: pair for name, pair in loaded.items() if pair[1]["split"] == split}
     if protocol == "paper" and fit:
-        mixtures = {name: record for name, (_, record) in loaded.items() if record["class"] == "GaussianMixture"}
-        clean = {name: record for name, record in mixtures.items() if record["split"] == "train"}
-        for name, record in clean.items() or ([] if mixtures else [("gmm", {})]):
-            twin = f"{name}-test"
-            if twin in mixtures:
-                continue
-            if twin not in density_names(run.path):
-                say(f"fitting {twin} on the codes of the test images, as the paper does")
-                fit_density(run, "gmm", "test", twin, record.get("seed", 0), **record.get("options", {}))
-            sources.append(Source(protocol, twin, *load_density(twin, run.path, D)))
-    return sources
+        mixtures = {
+            name: record
+            for name, (_, record) in loaded.items()
+            if record["class"] == "GaussianMixture" and record["split"] == "train"
+        }
+        if not mixtures and not chosen and densities is None:
+            mixtures = {"gmm": {}}
+        for name, record in mixtures.items():
+            chosen[f"{name}-test"] = _twin(setting, name, record, say)
+    own = [Source(protocol, name, *pair) for name, pair in chosen.items()]
+    return [Source(protocol, "REC"), Source(protocol, "normal", StandardNormal(run.model.latent_dim)), *own]
 
 
-def card(setting: Setting, seeds: int) -> dict[str, Any]:
+def load_current(run: Run, name: str) -> tuple[Any, dict[str, Any]]:
+    """A density of a run and its record, which must be of the run's model as it is now."""
+    density, record = load_density(name, run.path, run.model.latent_dim)
+    if record.get("model_sha256", run.model_hash) != run.model_hash:
+        raise InputError(
+            f"density '{name}' was fitted on the codes of another model; fit it again: splitvae fit {run.path} …"
+        )
+    return density, record
+
+
+def _twin(setting: Setting, name: str, record: dict[str, Any], say: Callable[[str], Any]) -> tuple[Any, dict[str, Any]]:
+    """The mixture ``name``-test: as the one on training codes, but fitted on the codes of the reference.
+
+    One that was fitted for another n or an earlier model is fitted again.
+    """
+    run, twin, options = setting.run, f"{name}-test", record.get("options", {})
+    if twin in density_names(run.path):
+        density, found = load_density(twin, run.path, run.model.latent_dim)
+        if found["split"] != "test" or (options and found.get("options") != options):
+            raise InputError(
+                f"density '{twin}' is not '{name}' on test codes; rename {run.path / 'densities' / twin}.safetensors, "
+                "and that one is fitted."
+            )
+        if (found["codes"], found.get("model_sha256")) == (setting.n, run.model_hash):
+            return density, found
+    say(f"fitting {twin} on the codes of the {setting.n:,} test images of the reference, as the paper does")
+    seed, device = record.get("seed", 0), run.model.mean.weight.device
+    return fit_density(run, "gmm", "test", twin, seed, device=device, test_images=setting.n, **options)
+
+
+def card(setting: Setting, sources: list[Source], seeds: int) -> dict[str, Any]:
     """The protocol of every number of an evaluation. ``signature`` is equal where numbers may stand in one table."""
-    cache, extractor = setting.run.data, setting.extractor
+    cache, extractor = setting.run.trained_data, setting.extractor
     decides = {
         "distance": metric_name(extractor),
         "extractor": extractor.name,
@@ -194,6 +237,9 @@ def card(setting: Setting, seeds: int) -> dict[str, Any]:
         "precision": "bf16" if setting.bf16 else "float32",
         "quantisation": "uint8 by rounding, real and generated alike",
         "covariance": "divisor n − 1, float64, symmetric eigenvalues",
+        "kid": f"cubic kernel, 100 subsets of {min(1000, setting.n)}",
+        "neighbours": "3 for precision and recall, 5 for density and coverage",
+        "extrapolation": "15 sizes from n/2 to n",
         "image_shape": list(setting.run.image_shape),
         "data_sha256": cache.meta["content_hash"],
         "transform": cache.meta["transform"],
@@ -202,20 +248,31 @@ def card(setting: Setting, seeds: int) -> dict[str, Any]:
         "generated_images": setting.n,
         "temperature": 1.0,
     }
+    device = setting.run.model.mean.weight.device
     return {
         **decides,
         "signature": hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16],
         "training_images": len(setting.train.features),
+        "floor_images": len(setting.floor),
         "rank_deficient": setting.n <= extractor.dim,
         "source": Path(cache.meta["source"]).name,
         "seeds": list(range(seeds)),
+        "sources": [[source.protocol, source.name] for source in sources],
+        "densities": {source.name: _density_card(setting.run, source) for source in sources if source.record},
         "mix": "one component per image, chosen uniformly, own z",
         "protocols": {
             "clean": "densities fitted on training codes; REC decodes the posterior mean",
-            "paper": "mixture fitted on the codes of the reference's test images; REC decodes a sampled z",
+            "paper": "mixtures fitted on codes of the test images that are the reference; REC decodes a sampled z",
         },
         "model_sha256": setting.run.model_hash,
-        "device": str(setting.run.model.mean.weight.device.type),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "machine": platform.platform(),
-        "versions": {name: version(name) for name in ("splitvae", "torch", "numpy", "torch-fidelity")},
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("splitvae", "torch", "numpy", "scikit-learn", "torch-fidelity")},
     }
+
+
+def _density_card(run: Run, source: Source) -> dict[str, Any]:
+    """What a density is and was fitted on, with the hash of its file."""
+    path = run.path / "densities" / f"{source.name}.safetensors"
+    return {**(source.record or {}), "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

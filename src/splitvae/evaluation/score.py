@@ -73,7 +73,7 @@ def score(
             "are biased upwards, compare equal counts only"
         )
     halves = np.array_split(np.random.default_rng(seed).permutation(len(reference)), 2)
-    floor = frechet_from_features(reference[halves[0]], reference[halves[1]]) if len(reference) >= 4 else float("nan")
+    floor = frechet_from_features(reference[halves[0]], reference[halves[1]]) if len(reference) >= 4 else None
     return {
         "metrics": metrics,
         "distance": metric_name(extractor),

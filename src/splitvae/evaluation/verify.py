@@ -9,9 +9,10 @@ from typing import Any, cast
 import torch
 
 from splitvae.errors import InputError
-from splitvae.evaluation.evaluate import FORMAT_VERSION, measure, measure_features, open_setting
+from splitvae.evaluation.evaluate import FORMAT_VERSION, diagnose, measure, measure_floor, open_setting
 from splitvae.evaluation.features import Extractor
-from splitvae.evaluation.protocol import Protocol, Source, card, sources_of
+from splitvae.evaluation.latents import diagnose_latents
+from splitvae.evaluation.protocol import Protocol, Setting, Source, card, sources_of
 from splitvae.files import read_json
 from splitvae.run import Run
 
@@ -55,6 +56,7 @@ def verify(
     sources: list[str] | None = None,
     weights: "str | Path | None" = None,
     device: "torch.device | str | None" = None,
+    data: str | None = None,
     say: Callable[[str], Any] | None = None,
 ) -> list[Check]:
     """Recompute what an evaluation wrote. Features of generated images are not taken from the cache.
@@ -63,66 +65,87 @@ def verify(
         run: a run directory with ``metrics.json``.
         extractor: where the evaluation used a network of one's own; None = the named one.
         tolerance: of numbers, relative (a hundredth of it absolute): other machines round otherwise.
-        sources: only these, such as ["REC", "normal"]; None = all.
+        sources: only these, such as ["REC", "normal"]; None = all that the card names.
         weights: a file with the extractor's weights.
         device: None = the GPU if there is one.
+        data: where the run's data is now; None = where it was.
         say: called with a line for each source when it is done.
     """
     run, say = Run.open(run), say or (lambda line: None)
     written = read_metrics(run)
-    protocol_card, rows = written["card"], written["rows"]
-    if sources and (unknown := set(sources) - {row["source"] for row in rows}):
+    old = written["card"]
+    if sources and (unknown := set(sources) - {name for _, name in old["sources"]}):
         raise InputError(f"{run.path / 'metrics.json'} has no line of '{min(unknown)}'.")
-    every = "kid" in rows[0]["metrics"]
-    name = extractor or protocol_card["extractor"]
-    bf16 = protocol_card["precision"] == "bf16"
-    setting = open_setting(run, name, protocol_card["generated_images"], every, weights, device, fresh=True, bf16=bf16)
-    found_card = card(setting, len(protocol_card["seeds"]))
-    names = ("data_sha256", "model_sha256", "weights_sha256", "signature")
-    checks = [_same(name, protocol_card[name], found_card[name]) for name in names]
-    checks += _numbers("floor", written["floor"], measure_features(setting, setting.train.features), tolerance)
-    jobs = {(row["protocol"], row["source"], row["seed"]): None for row in rows}
-    for protocol, source, seed in jobs:
-        if sources and source not in sources:
-            continue
-        before = [row for row in rows if (row["protocol"], row["source"], row["seed"]) == (protocol, source, seed)]
+    every = any("kid" in row["metrics"] for row in written["rows"])
+    setting = open_setting(
+        run, extractor or old["extractor"], old["generated_images"], every, weights, device, None, True,
+        old["precision"] == "bf16", data,
+    )  # fmt: skip
+    found: list[Source] = []
+    checks = []
+    for protocol, name in old["sources"]:
         try:
-            now = measure(setting, _source(run, protocol, source), seed)
+            found.append(_source(setting, protocol, name))
         except InputError as error:
-            checks.append(Check(f"{protocol} {source}", "a density", str(error), False))
+            checks.append(Check(f"{protocol} {name}", "a density", str(error), False))
+    new = card(setting, found, len(old["seeds"]))
+    # Where and when it was computed may differ; what decides the numbers may not.
+    free = ("device", "machine", "threads", "versions", "densities", "sources")
+    checks += [_same(f"card: {key}", old[key], new.get(key)) for key in old if key not in free]
+    for name, density in old["densities"].items():
+        checks.append(
+            _same(f"file of {name}", density["file_sha256"], new["densities"].get(name, {}).get("file_sha256"))
+        )
+    checks.append(_same("distance", written["distance"], new["distance"]))
+    checks += _numbers("floor", written["floor"], measure_floor(setting), tolerance)
+    checks += _numbers("latents", written["latents"], diagnose_latents(setting.posterior), tolerance)
+    checks.append(_same("diagnosis", written["diagnosis"], diagnose(written)))
+    rows = {_key(row): row["metrics"] for row in written["rows"]}
+    for source in found:
+        if sources and source.name not in sources:
             continue
-        own = []
-        for old, new in zip(before, now, strict=True):
-            own += _numbers(
-                f"{protocol} {source} {old['output']} seed {seed}", old["metrics"], new["metrics"], tolerance
-            )
-        checks += own
-        say(f"{protocol}, {source}, seed {seed}: {sum(c.agrees for c in own)} of {len(own)} numbers agree")
+        for seed in old["seeds"] if source.seeded else [0]:
+            own = []
+            for row in measure(setting, source, seed):
+                what = f"{source.protocol} {source.name} {row['output']} seed {seed}"
+                if _key(row) in rows:
+                    own += _numbers(what, rows[_key(row)], row["metrics"], tolerance)
+                else:
+                    own.append(Check(what, None, row["metrics"], False))
+            checks += own
+            agree = sum(check.agrees for check in own)
+            say(f"{source.protocol}, {source.name}, seed {seed}: {agree} of {len(own)} numbers agree")
     return checks
 
 
-def _source(run: Run, protocol: str, name: str) -> Source:
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["protocol"], row["source"], row["output"], row["seed"]
+
+
+def _source(setting: Setting, protocol: str, name: str) -> Source:
     """The source of a line, as it is in the run now."""
     densities = [] if name in ("REC", "normal") else [name]
-    for source in sources_of(run, cast(Protocol, protocol), densities, lambda line: None, fit=False):
+    for source in sources_of(setting, cast(Protocol, protocol), densities, fit=False):
         if source.name == name:
             return source
     raise InputError(f"density '{name}' is not one of the {protocol} protocol any more.")
 
 
-def _same(name: str, written: Any, found: Any) -> Check:
-    return Check(name, written, found, written == found)
+def _same(what: str, written: Any, found: Any) -> Check:
+    return Check(what, written, found, written == found)
 
 
-def _numbers(what: str, written: dict[str, float], found: dict[str, float], tolerance: float) -> list[Check]:
-    """A check for each number; the gap is a difference of two that are checked."""
-    return [
-        Check(
-            f"{what}: {name}",
-            value,
-            found.get(name),
-            name in found and math.isclose(value, found[name], rel_tol=tolerance, abs_tol=tolerance / 100),
-        )
-        for name, value in written.items()
-        if name != "memorisation_gap"
-    ]
+def _numbers(what: str, written: dict[str, Any], found: dict[str, Any], tolerance: float) -> list[Check]:
+    """A check for each number or list of numbers; the gap is a difference of two that are checked."""
+
+    def near(a: Any, b: Any) -> bool:
+        if isinstance(a, list):
+            return isinstance(b, list) and len(a) == len(b) and all(map(near, a, b))
+        return b is not None and math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance / 100)
+
+    checks = []
+    for name in {**written, **found}:
+        if name != "memorisation_gap":
+            pair = written.get(name), found.get(name)
+            checks.append(Check(f"{what}: {name}", *pair, pair[0] is not None and near(*pair)))
+    return checks

@@ -8,12 +8,18 @@ COLUMNS = {
     "frechet_distance": ("{distance}", 2, "Fréchet distance to the real images; lower is better"),
     "frechet_at_infinity": ("n → ∞", 2, "the same, extrapolated to infinitely many samples"),
     "frechet_distance_train": ("to train", 2, "Fréchet distance to as many training images: choose on this one"),
-    "memorisation_gap": ("gap", 2, "the first minus the one to train: the floor has what copies of training images would get"),
+    "memorisation_gap": ("gap", 2, "the first minus the one to train: positive where samples are nearer to train"),
     "kid": ("KID·10³", 2, "kernel distance times 1,000; lower is better"),
     "precision": ("precision", 3, "share of samples among the real ones: quality"),
     "recall": ("recall", 3, "share of real images among the samples: variety"),
     "density": ("density", 3, "as precision, robust to outliers; 1 for the data itself"),
     "coverage": ("coverage", 3, "share of real images with a sample nearby"),
+    "class_total_variation": (
+        "class shift",
+        3,
+        "share of samples with a class too many: ½ Σ |shares − real shares|",
+    ),
+    "class_accuracy": ("class accuracy", 3, "share of samples of the class they were drawn for; floor: of real images"),
 }
 
 

@@ -1,6 +1,5 @@
 """Figure 13: the Fréchet distance of x̂ and of each component along training, from a run's snapshots."""
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,13 +14,13 @@ from splitvae.data.cache import cache_root
 from splitvae.densities.normal import StandardNormal
 from splitvae.errors import InputError
 from splitvae.evaluation.evaluate import open_setting
-from splitvae.evaluation.feature_cache import keep
+from splitvae.evaluation.feature_cache import digest, feature_key, keep
 from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.evaluation.outputs import mixed, output_features
 from splitvae.evaluation.protocol import Setting, Source, card
 from splitvae.models.pretrained import load_model
 from splitvae.reports.plots import COLOURS, PALE, new_plot, symbol
-from splitvae.run import Run
+from splitvae.run import Run, model_hash
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +63,10 @@ def evolution(
     if n < 2:
         raise InputError(f"a distance needs at least 2 samples, not --n {n}.")
     setting = open_setting(run, extractor, n, every=False, weights=weights, device=device, advance=advance)
-    z, _ = setting.sample(Source("clean", "normal", StandardNormal(run.model.latent_dim)), seed)
+    prior = Source("clean", "normal", StandardNormal(run.model.latent_dim))
+    z, _ = setting.sample(prior, seed)
     distances = [_kept_distances(setting, folder, z, seed) for folder in folders]
-    how = card(setting, 1) | {"seeds": [seed], "density": "normal", "snapshots": len(folders)}
+    how = card(setting, [prior], 1) | {"seeds": [seed], "density": "normal", "snapshots": len(folders)}
     return {
         "figure": 13,
         "distance": how["distance"],
@@ -96,9 +96,9 @@ def _kept_distances(setting: Setting, folder: Path, z: Tensor, seed: int) -> np.
     extractor, make = setting.extractor, partial(_distances, setting, folder, z, seed)
     if not extractor.weights_sha256:
         return make()
-    files = [(folder / "model.safetensors").read_bytes(), z.numpy().tobytes()]
-    key = [*(hashlib.sha256(content).hexdigest() for content in files), setting.run.data.meta["content_hash"]]
-    key += [extractor.name, extractor.weights_sha256, extractor.resize, str(seed)]
+    key = feature_key(
+        extractor, model_hash(folder), digest(z.numpy()), setting.run.data.meta["content_hash"], str(seed)
+    )
     return keep(cache_root() / "features", f"snapshot-{extractor.name}", key, len(setting.outputs), make)
 
 

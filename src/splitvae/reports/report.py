@@ -50,6 +50,8 @@ def write_report(run: "Run | str | Path", out: Path | None = None) -> Path:
         best=best,
         pictures=pictures(run, metrics, best),
         value=value,
+        # A report is passed on: whose folders these were is nobody's business.
+        config={**run.record["config"], "data": Path(str(run.config.data)).name},
         version=__version__,
     )
     path = out or run.path / "report.html"

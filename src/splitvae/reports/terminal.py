@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from splitvae.evaluation.evaluate import summarize
 from splitvae.reports.columns import columns_of, symbol, value
@@ -46,13 +47,27 @@ def comparison_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _cell(cell: dict[str, Any] | None) -> str:
+def comparison_notes(result: dict[str, Any]) -> list[str]:
+    """What a reader of the table must know: marked columns, unlike densities, what the intervals are of."""
+    notes = [
+        f"* {system['name']} was measured otherwise: {'; '.join(system['differs'])}"
+        for system in result["systems"]
+        if system["differs"]
+    ]
+    cells = [cell for line in result["lines"] for cell in line["cells"] if cell and cell.get("interval")]
+    for paired_by, pairs in sorted({(cell["paired_by"], cell["pairs"]) for cell in cells}):
+        luck = " (the luck of training is not in them)" if paired_by == "sampling seeds" else ""
+        notes.append(f"[…]: 95 % interval of the difference to the best, from {pairs} pairs of {paired_by}{luck}")
+    return notes + result["notes"]
+
+
+def _cell(cell: dict[str, Any] | None) -> Text:
     if cell is None:
-        return "–"
+        return Text("–")
     text = f"{cell['mean']:.4g}" + (f" ± {cell['spread']:.2g}" if cell["spread"] is not None else "")
     if cell["verdict"] == "best":
-        return f"[bold]{text}[/bold] best"
+        return Text(f"{text} best", style="bold")
     if cell["interval"] is None:
-        return f"{text} ({cell['verdict']})"
+        return Text(f"{text} ({cell['verdict']})")
     low, high = cell["interval"]
-    return f"{text} ({cell['verdict']}, {cell['difference']:+.2g} [{low:+.2g}, {high:+.2g}])".replace("[", "\\[")
+    return Text(f"{text} ({cell['verdict']}, {cell['difference']:+.2g} [{low:+.2g}, {high:+.2g}])")

@@ -24,7 +24,7 @@ from splitvae.data.decode import open_picture
 from splitvae.data.loader import fixed_rows
 from splitvae.data.sources import find_source
 from splitvae.errors import InputError, SplitVAEError
-from splitvae.evaluation.feature_cache import keep
+from splitvae.evaluation.feature_cache import digest, feature_key, keep
 from splitvae.evaluation.features import Extractor, extract, get_extractor, metric_name
 from splitvae.evaluation.metrics import Reference
 from splitvae.files import write_json
@@ -181,8 +181,7 @@ def class_features(
     make = partial(extract, batches(), extractor, progress=advance)
     if not extractor.weights_sha256:
         return make()
-    key = [cache.meta["content_hash"], hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()]
-    key += [extractor.name, extractor.weights_sha256, extractor.resize] + ["mirrored"] * mirrored
+    key = feature_key(extractor, cache.meta["content_hash"], digest(rows), *["mirrored"] * mirrored)
     return keep(cache_root() / "features", f"real-{extractor.name}", key, len(rows), make)
 
 
