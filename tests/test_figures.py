@@ -160,7 +160,7 @@ def test_snapshots_are_measured_once_and_counted(made):
     seen: list[int] = []
     counting = Extractor("counting", 3, COLOUR.network, "none", "other-weights")
     first = evolution(Run.open(made / "run"), 8, 0, counting, advance=seen.append)
-    assert sum(seen) == 8 + 8 + 2 * 3 * 8  # test and training images; x̂, x̂₁, x̂₂ of two snapshots
+    assert sum(seen) == 8 + 2 * 3 * 8  # test images; x̂, x̂₁, x̂₂ of two snapshots
     again = evolution(Run.open(made / "run"), 8, 0, counting, advance=seen.append)
     assert again == first
     assert sum(seen) == 64

@@ -76,6 +76,13 @@ def test_a_mix_is_near_and_the_distance_falls_with_every_class_that_joins(source
     assert curve[-1]["mean"] == pytest.approx(result["mix"]["mean"], abs=0.02 * means[0])
 
 
+def test_the_floor_is_the_distance_of_training_images_from_others_of_their_kind(source):
+    result = table2(source, HALVES)
+    assert result["floor"]["images_of_each"] == 80
+    assert 0 < result["floor"]["distance"] < 0.02 * result["curve"][0]["mean"]
+    assert table2(source, HALVES, n=9)["floor"]["images_of_each"] == 9
+
+
 def test_choices_are_seeded_of_equal_number_and_from_the_classes_they_name():
     labels = np.repeat(np.arange(10), 7)
     choices = choose(labels, 14, 3, 4)

@@ -121,6 +121,8 @@ def _print_table2(console: Any, result: dict[str, Any]) -> None:
         table.add_row(entry["name"], f"{entry['distance']:.2f}", "")
     mixes = f"a mix of all classes, {len(result['mix']['distances'])} seeds"
     table.add_row(mixes, told(result["mix"]), f"{published['mix']:g}")
+    floor = result["floor"]
+    table.add_row(f"floor: {floor['images_of_each']:,} training from as many others", f"{floor['distance']:.2f}", "")
     for entry in result["curve"]:
         choices = f"{len(entry['subsets'])} choice{'s' * (len(entry['subsets']) > 1)}"
         table.add_row(f"{entry['labels']} class{'es' * (entry['labels'] > 1)}, {choices}", told(entry), "")

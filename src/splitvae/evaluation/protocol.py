@@ -92,38 +92,44 @@ class Setting:
         return names + (["mix"] if len(names) > 1 else [])
 
     @cached_property
+    def rows(self) -> dict[str, np.ndarray]:
+        """Row numbers of the real images: "test", the reference; "train"; and "floor", as many other training images.
+
+        A training split of less than 2n images has fewer others; where it has none, "train" stands in.
+        """
+        data = self.run.trained_data
+        train = fixed_rows(data, "train", 2 * self.n)
+        others = train[self.n :] if len(train) >= self.n + 2 else train
+        return {"test": fixed_rows(data, "test", self.n), "train": train[: self.n], "floor": others}
+
+    @cached_property
     def posterior(self) -> DiagonalGaussian:
         """Codes of the reference's test images, (n, D)."""
-        data = self.run.trained_data
-        return encode_rows(self.run.model, data, fixed_rows(data, "test", self.n))
+        return encode_rows(self.run.model, self.run.trained_data, self.rows["test"])
 
     @cached_property
     def test(self) -> Reference:
         """Features of the reference: n test images."""
-        return Reference(self._real(fixed_rows(self.run.trained_data, "test", self.n)))
+        return Reference(self._real("test"))
 
     @cached_property
     def train(self) -> Reference:
         """Features of (up to) n fixed training images."""
-        return Reference(self._real(fixed_rows(self.run.trained_data, "train", self.n)))
+        return Reference(self._real("train"))
 
     @cached_property
     def floor(self) -> np.ndarray:
-        """Features of as many other training images, in the place of generated ones: real against real.
-
-        A training split of less than twice n has not enough of them; the rest then stands in.
-        """
-        others = fixed_rows(self.run.trained_data, "train", 2 * self.n)[self.n :]
-        return self._real(others) if len(others) >= 2 else self.train.features
+        """Features of other training images, in the place of generated ones: real against real."""
+        return self._real("floor")
 
     @cached_property
     def test_labels(self) -> np.ndarray | None:
         """Labels of the reference's images, (n,)."""
         labels = self.run.data.labels
-        return None if labels is None else labels[fixed_rows(self.run.data, "test", self.n)]
+        return None if labels is None else labels[self.rows["test"]]
 
-    def _real(self, rows: np.ndarray) -> np.ndarray:
-        cache = self.run.trained_data
+    def _real(self, which: str) -> np.ndarray:
+        cache, rows = self.run.trained_data, self.rows[which]
         key = [cache.meta["content_hash"], digest(rows)]
         make = partial(extract, cache.images[rows], self.extractor, progress=self.advance, bf16=self.bf16)
         return self._kept("real", key, len(rows), make)
@@ -244,7 +250,7 @@ def card(setting: Setting, sources: list[Source], seeds: int) -> dict[str, Any]:
         "data_sha256": cache.meta["content_hash"],
         "transform": cache.meta["transform"],
         "reference": "test split, fixed choice where it has more than n",
-        "real_images": len(setting.test.features),
+        "real_images": len(setting.rows["test"]),
         "generated_images": setting.n,
         "temperature": 1.0,
     }
@@ -252,8 +258,8 @@ def card(setting: Setting, sources: list[Source], seeds: int) -> dict[str, Any]:
     return {
         **decides,
         "signature": hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16],
-        "training_images": len(setting.train.features),
-        "floor_images": len(setting.floor),
+        "training_images": len(setting.rows["train"]),
+        "floor_images": len(setting.rows["floor"]),
         "rank_deficient": setting.n <= extractor.dim,
         "source": Path(cache.meta["source"]).name,
         "seeds": list(range(seeds)),

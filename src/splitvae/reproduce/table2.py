@@ -26,7 +26,7 @@ from splitvae.data.sources import find_source
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.evaluation.feature_cache import digest, feature_key, keep
 from splitvae.evaluation.features import Extractor, extract, get_extractor, metric_name
-from splitvae.evaluation.metrics import Reference
+from splitvae.evaluation.metrics import Reference, frechet_from_features
 from splitvae.files import write_json
 from splitvae.presets import PRESETS
 from splitvae.reports.plots import BLACK, BLUE, GREEN, new_plot
@@ -85,7 +85,8 @@ def table2(
 
     Returns:
         ``classes``: label, name, training images and distance of each; ``mix``: distances, mean, sd (divisor n − 1);
-        ``curve``: the same for k labels, with the subsets; ``published``; ``card``, the protocol; ``notes``.
+        ``curve``: the same for k labels, with the subsets; ``floor``: of training images from other training images,
+        what so few images alone bring about; ``published``; ``card``, the protocol; ``notes``.
 
     Raises:
         InputError: the source has no labels, or fewer than two classes, or the counts are out of bounds.
@@ -132,6 +133,7 @@ def table2(
             for k, group in choices.items()
             if k != "mix"
         ],
+        "floor": _floor(features[: len(train)], size),
         "published": PUBLISHED,
     }
     result |= _card(source, cache, network, counts.tolist(), size, len(test), seeds, subsets)
@@ -253,6 +255,13 @@ def table2_plot(result: dict[str, Any]) -> Figure:
         curve.set_xticks(counts)
     curve.set_title("random subsets of classes, mean ± sd", fontsize=10, loc="left")
     return figure
+
+
+def _floor(features: np.ndarray, n: int) -> dict[str, Any]:
+    """The distance of two disjoint random choices of n training images, of half of them where there are fewer."""
+    n = min(n, len(features) // 2)
+    rows = np.random.default_rng(3).permutation(len(features))
+    return {"images_of_each": n, "distance": frechet_from_features(features[rows[:n]], features[rows[n : 2 * n]])}
 
 
 def _spread(distances: list[float]) -> dict[str, Any]:
