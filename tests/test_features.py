@@ -1,7 +1,9 @@
 """Extractors and their door, the cache, and parity with torch-fidelity under the same random weights."""
 
 import importlib.util
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import torch
 from PIL import Image
 
 from splitvae.errors import InputError, SplitVAEError
-from splitvae.evaluation import extractors
+from splitvae.evaluation import extractors, feature_cache
+from splitvae.evaluation.feature_cache import keep
 from splitvae.evaluation.features import (
     Extractor,
     bf16_shift,
@@ -327,3 +330,26 @@ def test_parity_with_torch_fidelity_on_a_few_files(inception_weights, tmp_path):
 @pytest.mark.parametrize(("layer", "n"), [("192", 500), ("2048", 50)])
 def test_parity_with_torch_fidelity_on_many_files(inception_weights, tmp_path, layer, n):
     assert_parity(inception_weights, tmp_path, layer, n)
+
+
+def test_a_cache_that_cannot_be_written_costs_no_features(tmp_path: Path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way of a folder")
+    made = np.ones((3, 2))
+    assert (keep(blocked / "features", "x", ["key"], 3, lambda: made) == made).all()
+
+
+def test_the_longest_unused_features_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def ask(key: str) -> bool:
+        """Whether the features had to be made."""
+        calls: list[int] = []
+        keep(tmp_path, "x", [key], 100, lambda: calls.append(1) or np.zeros((100, 10)))
+        for i, file in enumerate(sorted(tmp_path.glob("*.npy"), key=lambda f: f.stat().st_mtime)):
+            os.utime(file, (i, i))  # clocks of file systems are coarse
+        return bool(calls)
+
+    monkeypatch.setattr(feature_cache, "MOST_BYTES", 20_000)  # room for two
+    assert [ask(key) for key in "ab"] == [True, True]
+    assert not ask("a")  # used now
+    assert ask("c")
+    assert [ask(key) for key in "ab"] == [False, True]

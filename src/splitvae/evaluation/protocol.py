@@ -142,8 +142,8 @@ class Setting:
         generator = seeded(seed, "sample", 0)
         if isinstance(source.density, ClasswiseGaussianMixture):
             z, labels = source.density.sample_labelled(self.n, generator)
-            return z, labels.numpy()
-        return source.density.sample(self.n, generator=generator), None
+            return z.cpu(), labels.numpy()
+        return source.density.sample(self.n, generator=generator).cpu(), None
 
     def features(self, z: Tensor) -> np.ndarray:
         """(n, outputs, F) features of what the model makes of latents; kept under everything that decides them."""
