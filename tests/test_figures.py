@@ -163,7 +163,7 @@ def test_snapshots_are_measured_once_and_counted(made):
     assert sum(seen) == 8 + 2 * 3 * 8  # test images; x̂, x̂₁, x̂₂ of two snapshots
     again = evolution(Run.open(made / "run"), 8, 0, counting, advance=seen.append)
     assert again == first
-    assert sum(seen) == 64
+    assert sum(seen) == 56
 
 
 def test_the_nearest_training_images_stand_below_the_samples(made):

@@ -181,7 +181,7 @@ def generated_picture(run: Run, kind: Kind, density: str, output: str, n: int, s
 
 def reconstructed_picture(run: Run, n: int) -> Image.Image:
     """Figure 10: n fixed test images, with masks, components and x̂ decoded from their posterior mean."""
-    x = ImageLoader(run.data, "test", 1, 0, run.model.mean.weight.device, resident=False).fixed(n)
+    x = ImageLoader(run.trained_data, "test", 1, 0, run.model.mean.weight.device, resident=False).fixed(n)
     with torch.inference_mode():
         z = run.model.encode(x).mode()
     rows = {"x": x} | rows_of(_decode(run.model, z))
@@ -193,7 +193,7 @@ def mean_picture(places: Sequence[Run | str | Path]) -> Image.Image:
     tiles, names = [], []
     for place in places:
         run = _run_of(place)
-        cache = run.data if run is not None else prepare(str(place), quiet=True)
+        cache = run.trained_data if run is not None else prepare(str(place), quiet=True)
         image = np.rint(mean_image(cache)).astype(np.uint8)
         zoom = max(1, round(MEAN_SIDE / image.shape[1]))
         large = image.repeat(zoom, axis=1).repeat(zoom, axis=2)
@@ -231,10 +231,10 @@ def nearest_picture(run: Run, images: np.ndarray, k: int = 3) -> Image.Image:
     """
     if images.shape[1:] != run.image_shape:
         raise InputError(f"images must be of the run's shape {run.image_shape}, not {images.shape[1:]}.")
-    found, _ = nearest_training(images, run.data, k)
+    found, _ = nearest_training(images, run.trained_data, k)
     rows = {"sample": images}
     for i, column in enumerate(found.T):
-        rows["nearest" if i == 0 else f"nearest {i + 1}"] = run.data.images[column]
+        rows["nearest" if i == 0 else f"nearest {i + 1}"] = run.trained_data.images[column]
     return _labelled(rows, left=NEAREST_LABELS, points=10)
 
 

@@ -23,6 +23,7 @@ from splitvae.data.cache import ImageCache, cache_root, prepare
 from splitvae.data.decode import open_picture
 from splitvae.data.loader import fixed_rows
 from splitvae.data.sources import find_source
+from splitvae.device import pick_device
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.evaluation.feature_cache import digest, feature_key, keep
 from splitvae.evaluation.features import Extractor, extract, get_extractor, metric_name
@@ -95,7 +96,7 @@ def table2(
     if n < 2 or seeds < 1 or subsets < 1:
         raise InputError(f"table 2 needs n ≥ 2, seeds ≥ 1 and subsets ≥ 1, not {n}, {seeds} and {subsets}.")
     cache, labels = open_labelled(source)
-    network = extractor if isinstance(extractor, Extractor) else _extractor(extractor, weights, device)
+    network = get_extractor(extractor, weights, pick_device(device)) if isinstance(extractor, str) else extractor
     train = cache.splits["train"]
     classes, counts = np.unique(labels, return_counts=True)
     size = min(n, 2 * int(counts.min()))
@@ -107,7 +108,9 @@ def table2(
     ])  # fmt: skip
     reference = Reference(class_features(cache, test, network, False, advance))
     # The costly product of a distance, done once for all rows: (2N, rank), 1 GB for CIFAR-10 and 1,280 features.
-    projected = np.concatenate([reference.project(part) for part in np.array_split(features, 20)])
+    projected = np.empty((len(features), reference.root.shape[1]))
+    for start in range(0, len(features), 5_000):
+        projected[start : start + 5_000] = reference.project(features[start : start + 5_000])
 
     # Everything else is a selection of rows.
     choices = choose(labels, size, seeds, subsets)
@@ -268,12 +271,6 @@ def _spread(distances: list[float]) -> dict[str, Any]:
     """Distances, their mean, and their standard deviation, which one alone does not have."""
     sd = float(np.std(distances, ddof=1)) if len(distances) > 1 else None
     return {"distances": distances, "mean": float(np.mean(distances)), "sd": sd}
-
-
-def _extractor(name: str, weights: str | Path | None, device: "torch.device | str | None") -> Extractor:
-    import torch
-
-    return get_extractor(name, weights, device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _encoding(source: str) -> str:
