@@ -132,9 +132,25 @@ class Run:
         return read_json(self.path / "summary.json", f"{self.path} is not finished")
 
     def log(self) -> list[dict[str, Any]]:
-        """The lines of ``log.jsonl``."""
-        where = self.path / "log.jsonl"
-        return [json.loads(line) for line in where.read_text(encoding="utf-8").splitlines()] if where.exists() else []
+        """The lines of ``log.jsonl``; one that a kill cut off is passed over."""
+        where, lines = self.path / "log.jsonl", []
+        for line in where.read_text(encoding="utf-8").splitlines() if where.exists() else []:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and {"step", "mse"} <= record.keys():
+                lines.append(record)
+        return lines
+
+
+def is_run(path: Path) -> bool:
+    """Whether a directory holds a run: images may lie beside somebody else's ``config.json``."""
+    try:
+        record = read_json(path / "config.json", "not a run")
+    except InputError:
+        return False
+    return isinstance(record, dict) and "format_version" in record and "preset" in record
 
 
 def model_hash(folder: Path) -> str:

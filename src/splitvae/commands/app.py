@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, Group
+from cyclopts import App, Group, Parameter
 
 from splitvae import __version__
 from splitvae.errors import InputError
@@ -16,9 +16,18 @@ app = App(
     group_arguments=MAIN,
     group_parameters=MAIN,
     result_action="return_value",
+    default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
     help_epilogue="Add --debug to any command for a traceback instead of the one-line error.",
 )
+
+
+def progress_bar(console: Any) -> Any:
+    """A progress bar that counts, on a terminal only."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def existing(run: Path) -> Path:

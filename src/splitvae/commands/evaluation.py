@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from splitvae.commands.app import app
+from splitvae.commands.app import app, progress_bar
 from splitvae.errors import InputError, SplitVAEError
 
 
@@ -48,16 +48,14 @@ def evaluate(
 
     check_extractor(extractor)
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from splitvae.evaluation.evaluate import evaluate as evaluate_run
     from splitvae.reports.report import write_report
-    from splitvae.reports.terminal import evaluation_tables
+    from splitvae.reports.terminal import evaluation_tables, print_table
     from splitvae.run import Run
 
     opened, console = Run.open(run).at(data), Console(highlight=False, markup=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("images", total=None)
 
         def progress(done: int, total: int) -> None:
@@ -71,7 +69,7 @@ def evaluate(
             progress,
         )  # fmt: skip
     for table in evaluation_tables(result):
-        console.print(table)
+        print_table(console, table)
     for note in result["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
     console.print(result["diagnosis"], soft_wrap=True)
@@ -140,11 +138,11 @@ def compare(
 
     from splitvae.evaluation.compare import compare as compare_runs
     from splitvae.files import write_json
-    from splitvae.reports.terminal import comparison_notes, comparison_table
+    from splitvae.reports.terminal import comparison_notes, comparison_table, print_table
 
     result = compare_runs(list(run), metric, protocol, mixed)
     console = Console(highlight=False, markup=False)
-    console.print(comparison_table(result))
+    print_table(console, comparison_table(result))
     for note in comparison_notes(result):
         console.print(note, soft_wrap=True)
     if out is not None:

@@ -62,7 +62,15 @@ def sample(
 
 
 @app.command(help_epilogue="Example: splitvae decompose runs/birds robin.jpg wren.jpg --out grid.png")
-def decompose(run: Path, image: list[Path] | None = None, *, out: Path, n: int = 10, output: Output = "all") -> None:
+def decompose(
+    run: Path,
+    image: list[Path] | None = None,
+    *,
+    out: Path,
+    n: int = 10,
+    output: Output = "all",
+    data: str | None = None,
+) -> None:
     """Take images apart: each image, its mask σ, the components x̂₁ and x̂₂, and their blend x̂.
 
     Args:
@@ -71,6 +79,7 @@ def decompose(run: Path, image: list[Path] | None = None, *, out: Path, n: int =
         out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
         n: How many of the run's own test images, where no files are named.
         output: all, or one of x_hat, components, mask, mix.
+        data: Where the run's data is now, if not where it was.
     """
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
@@ -86,7 +95,7 @@ def decompose(run: Path, image: list[Path] | None = None, *, out: Path, n: int =
         from splitvae.data.loader import ImageLoader
         from splitvae.run import Run
 
-        x = ImageLoader(Run.open(run).data, "test", 1, 0).fixed(n)
+        x = ImageLoader(Run.open(run).at(data).trained_data, "test", 1, 0).fixed(n)
     with torch.inference_mode():
         z = model.encode(x).mode()
     _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x)

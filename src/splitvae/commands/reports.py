@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from splitvae.commands.app import app
+from splitvae.commands.app import app, progress_bar
 from splitvae.errors import InputError
 
 
@@ -22,6 +22,8 @@ def figure(
     out: Path | None = None,
     extractor: str = "inception-v3-compat",
     extractor_weights: Path | None = None,
+    device: str | None = None,
+    data: str | None = None,
 ) -> None:
     """Draw a figure of the Split-VAE paper from a run.
 
@@ -38,19 +40,23 @@ def figure(
         out: A .png; without it RUN/figures/figure-N.png, for sources figure-9.png.
         extractor: For figure 13: inception-v3-compat (its distance is the FID), efficientnet-lite0 (works offline), ….
         extractor_weights: A file with the extractor's weights, for machines without a network.
+        device: For figure 13: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
+        data: Where the run's data is now, if not where it was.
     """
     from rich.console import Console
 
     from splitvae.reports.figures import FIGURES, draw_figure
 
     console = Console(highlight=False, markup=False)
-    with _bar(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("images", total=None, visible=number == 13)
         path = draw_figure(
-            number, run_or_source, density, output, n, seed, out, extractor, extractor_weights,
+            number, run_or_source, density, output, n, seed, out, extractor, extractor_weights, device, data,
             advance=lambda count: bar.advance(task, count),
         )  # fmt: skip
-    console.print(f"{path}: {FIGURES[number].caption}", soft_wrap=True)
+    drawn = [part for part in (output * (output != "x_hat"), f"density {density}" * (density != "normal")) if part]
+    note = f" Drawn: {', '.join(drawn)}." if drawn else ""
+    console.print(f"{path}: {FIGURES[number].caption}{note}", soft_wrap=True)
 
 
 @app.command(
@@ -77,7 +83,7 @@ def reproduce(
         extractor: inception-v3-compat (its distance is the FID), efficientnet-lite0 (works offline), clip-…, dinov2-….
         extractor_weights: A file with the extractor's weights, for machines without a network.
     """
-    if out.suffix:
+    if out.suffix.lower() in (".png", ".json", ".npz", ".csv"):
         raise InputError(f"cannot write a table to {out.name}: --out is a folder, for the numbers and a picture.")
     from rich.console import Console
 
@@ -87,7 +93,7 @@ def reproduce(
 
     data = data or str(PRESETS["cifar10"].values["data"])
     console = Console(highlight=False, markup=False)
-    with _bar(console) as bar:
+    with progress_bar(console) as bar:
         images = bar.add_task("images", total=images_in_all(open_labelled(data)[0]))
         distances = bar.add_task("distances", total=None, visible=False)
         result = table2(
@@ -99,16 +105,10 @@ def reproduce(
     console.print(f"{out / 'table2.json'}, {out / 'table2.png'}", soft_wrap=True)
 
 
-def _bar(console: Any) -> Any:
-    """A progress bar that counts, on a terminal only."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
 def _print_table2(console: Any, result: dict[str, Any]) -> None:
     from rich.table import Table
+
+    from splitvae.reports.terminal import print_table
 
     def told(entry: dict[str, Any]) -> str:
         return f"{entry['mean']:.2f}" + ("" if entry["sd"] is None else f" ± {entry['sd']:.2f}")
@@ -126,7 +126,7 @@ def _print_table2(console: Any, result: dict[str, Any]) -> None:
     for entry in result["curve"]:
         choices = f"{len(entry['subsets'])} choice{'s' * (len(entry['subsets']) > 1)}"
         table.add_row(f"{entry['labels']} class{'es' * (entry['labels'] > 1)}, {choices}", told(entry), "")
-    console.print(table)
+    print_table(console, table)
     console.print(
         f"{card['images_of_each_choice']:,} training and mirror images against {card['test_images']:,} test images of "
         f"{card['source']}; {card['extractor']}, {card['resize']}, weights {card['weights_sha256'][:8]}",

@@ -18,6 +18,7 @@ def score(
     split: Literal["all", "train", "test"] = "all",
     image_size: int | str | None = None,
     seed: int = 0,
+    device: str | None = None,
     out: Path | None = None,
 ) -> None:
     """Score one set of images against another: FID or FD, KID, precision, recall, density, coverage, with the protocol.
@@ -32,6 +33,7 @@ def score(
         split: Which images of a source that has splits.
         image_size: Resize both sets to this first; without it they are taken as they are, and must agree.
         seed: Of the choice of images and of the subsets inside the metrics.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
         out: A .json for the numbers and their protocol.
     """
     from splitvae.config import parse_size
@@ -42,24 +44,25 @@ def score(
     check_extractor(extractor)
     if out is not None and out.suffix != ".json":
         raise InputError(f"cannot write the score to {out.name}: use a name that ends in .json.")
-    import torch
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
+    from splitvae.device import pick_device
     from splitvae.evaluation.features import get_extractor
     from splitvae.evaluation.score import score as score_sets
     from splitvae.files import write_json
     from splitvae.reports.columns import columns_of, value
+    from splitvae.reports.terminal import print_table
 
-    network = get_extractor(extractor, extractor_weights, "cuda" if torch.cuda.is_available() else "cpu")
+    network = get_extractor(extractor, extractor_weights, pick_device(device))
     console = Console(highlight=False, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("features", total=None)
         result = score_sets(real, fake, network, n, split, size, seed, lambda count: bar.advance(task, count))
     protocol = result["protocol"]
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, (heading, digits, text) in columns_of(result["metrics"], result["distance"]).items():
+    for name, (heading, digits, text) in columns_of([result["metrics"]], result["distance"]).items():
         table.add_row(heading, value({"mean": result["metrics"]}, name, digits), text)
     floor = result["floor"]
     if floor["frechet_distance"] is not None:
@@ -69,7 +72,7 @@ def score(
         classes = result["classes"]
         text = f"share of FAKE with a class too many; {classes['total_variation_floor']:.3f} between the halves"
         table.add_row("class shift", f"{classes['total_variation']:.3f}", text)
-    console.print(table)
+    print_table(console, table)
     console.print(
         f"{protocol['fake']['images']:,} generated ({fake}) against {protocol['real']['images']:,} real ({real}) "
         f"images; {protocol['extractor']}, {protocol['resize']}, weights {protocol['weights_sha256'][:8]}",

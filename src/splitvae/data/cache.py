@@ -108,7 +108,7 @@ def prepare(
     # A moved source is found again by its key; a name with a dot is what another process is making.
     directory = next(cache_root().glob(f"[!.]*-{key}"), cache_root() / f"{stem}-{key}")
     if (directory / "meta.json").exists():
-        return ImageCache.open(directory)
+        return _renamed(ImageCache.open(directory), source)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(directory.with_suffix(".lock")):
@@ -127,7 +127,12 @@ def prepare(
             f"cannot prepare {data} in {directory.parent}: {error.strerror or error}. "
             "Set SPLITVAE_CACHE to a directory with more space."
         ) from error
-    return ImageCache.open(directory)
+    return _renamed(ImageCache.open(directory), source)
+
+
+def _renamed(cache: ImageCache, source: Source) -> ImageCache:
+    """The cache under the name that its source has now: a copy elsewhere may have been prepared first."""
+    return replace(cache, meta={**cache.meta, "source": source.name})
 
 
 def _write(

@@ -174,7 +174,10 @@ def _from_dataset(name: str, data: Any) -> dict[str, Split]:
 
 
 def _numbered(columns: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Labels as numbers, the same in every split: integers as they are, words by their order; others are left out."""
+    """Labels as numbers, the same in every split: integers as they are, words by their order; others are left out.
+
+    Words that are all numbers, as the names of class folders 0 … 9, are those numbers.
+    """
     arrays = {split: np.asarray(column) for split, column in columns.items()}
     kinds = {array.dtype.kind for array in arrays.values()}
     if kinds <= set("iub"):
@@ -182,6 +185,8 @@ def _numbered(columns: dict[str, Any]) -> dict[str, np.ndarray]:
     if kinds != {"U"}:
         return {}
     words = np.unique(np.concatenate(list(arrays.values())))
+    if all(word.isdecimal() and len(word) < 10 for word in words.tolist()):
+        return {split: array.astype(np.int64) for split, array in arrays.items()}
     return {split: np.searchsorted(words, array).astype(np.int64) for split, array in arrays.items()}
 
 

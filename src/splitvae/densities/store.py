@@ -13,6 +13,7 @@ from splitvae.densities.normal import StandardNormal
 from splitvae.densities.second_stage import SecondStageVAE
 from splitvae.errors import InputError
 from splitvae.models.pretrained import read_tensors, write_tensors
+from splitvae.run import model_hash
 
 CLASSES: dict[str, Any] = {
     cls.__name__: cls for cls in (GaussianMixture, ClasswiseGaussianMixture, SecondStageVAE, AutoregressiveFlow)
@@ -38,16 +39,17 @@ def density_names(run: Path) -> list[str]:
     return sorted(path.stem for path in files if not path.name.startswith("."))  # those are half written
 
 
-def load_density(name: str, run: Path, latent_dim: int) -> tuple[Any, dict[str, Any]]:
+def load_density(name: str, run: Path, latent_dim: int, current: bool = True) -> tuple[Any, dict[str, Any]]:
     """Load a run's density and its record, to draw latents from.
 
     Args:
         name: "normal" for the prior, or the name of a file in ``run/densities``.
         run: the run directory.
         latent_dim: D of the run's model.
+        current: whether it must be of the model as it is now; one of an earlier model draws codes that mean nothing.
 
     Raises:
-        InputError: it was not fitted, is damaged, or belongs to another latent size.
+        InputError: it was not fitted, is damaged, or belongs to another latent size or an earlier model.
     """
     if name == "normal":
         return StandardNormal(latent_dim), {"class": "StandardNormal"}
@@ -68,5 +70,9 @@ def load_density(name: str, run: Path, latent_dim: int) -> tuple[Any, dict[str, 
     if record["latent_dim"] != latent_dim:
         raise InputError(
             f"{path} was fitted on codes of {record['latent_dim']} variables, the model has {latent_dim}; fit it again."
+        )
+    if current and (run / "model").is_dir() and record.get("model_sha256") != model_hash(run / "model"):
+        raise InputError(
+            f"density '{name}' was fitted on the codes of another model; fit it again: splitvae fit {run} …"
         )
     return cls.from_tensors(tensors), record

@@ -14,8 +14,8 @@ from splitvae.doctor.findings import show as show
 from splitvae.doctor.runs import examine_run as examine_run
 from splitvae.doctor.sources import examine_source as examine_source
 from splitvae.errors import InputError
-from splitvae.files import read_json
 from splitvae.presets import PRESETS
+from splitvae.run import is_run
 
 
 def examine(what: str | Path, image_size: int | str | None = None, quiet: bool = True) -> list[Finding]:
@@ -30,7 +30,7 @@ def examine(what: str | Path, image_size: int | str | None = None, quiet: bool =
         InputError: neither a run nor a source, or an ``image_size`` for a run.
     """
     size, path = parse_size(image_size), Path(what).expanduser()
-    if (path / "config.json").exists() and "preset" in read_json(path / "config.json", "not a run"):
+    if is_run(path):
         if size is not None:
             raise InputError(f"{what} is a run and has its size; leave out --image-size.")
         return examine_run(path)

@@ -65,8 +65,9 @@ def check_files(cache: ImageCache, originals: Originals) -> list[Finding]:
         remedy = "copy them anew, or train without them: --skip-damaged"
         findings.append(Finding("files", "warning", text + damaged["first"][0], remedy))
     if originals.unused:
-        text = f"{originals.unused:,} images lie outside the folders train and test and are not used"
-        findings.append(Finding("files", "warning", text, "move them into train/ if they belong to the data"))
+        text = f"{originals.unused:,} images lie outside the folders that are used"
+        remedy = "move them into train/ if they belong to the data; a third split, such as val/, is rightly left out"
+        findings.append(Finding("files", "note", text, remedy))
     if others["count"]:
         text = f"{counted(others['count'], 'file')} passed over for being no image, such as {others['first'][0]}"
         findings.append(Finding("files", "note", text))
@@ -95,7 +96,7 @@ def check_size(cache: ImageCache, originals: Originals) -> list[Finding]:
     text = f"{was} (height × width){cut}, used at {used}"
     if share <= 0.05:
         return [Finding("size", "ok", text)]
-    text += f": {100 * share:.0f} % are enlarged" + (f", half of them {factor:.1f} times or more" if factor > 1 else "")
+    text += f": {100 * share:.0f} % are enlarged" + (f", the median {factor:.1f} times" if factor > 1 else "")
     side = int(np.quantile(sizes.min(axis=1), 0.1))
     remedy = "use larger originals" + (f", or train at --image-size {side}: " if side >= 8 else ": ")
     return [

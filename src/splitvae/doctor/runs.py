@@ -1,23 +1,17 @@
 """Checks of a training run: its record, its log, its data, its model, its densities."""
 
-import json
 import math
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from splitvae.codes import codes_hash, encode_rows
 from splitvae.data.cache import ImageCache
-from splitvae.densities.store import load_density
+from splitvae.densities.store import density_names, load_density
 from splitvae.doctor.findings import Finding, counted
 from splitvae.doctor.probe import Probe, check_model, probe
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.run import Run
 
-HASHED = 20_000  # codes; more would take minutes to encode again
-DRAWN = 500  # latents on which a density's likelihood is compared
 DIVERGED = 1.5  # mse at the end of the log over its best
 GAMMA_APART = 2.0  # factor between γ and the mse
 
@@ -32,7 +26,7 @@ def examine_run(run: str | Path | Run) -> list[Finding]:
         InputError: it does not exist, is no run, or its ``config.json`` is damaged.
     """
     opened = Run.open(run)
-    log = _lines(opened)
+    log = opened.log()
     findings = [check_finished(opened, log), check_versions(opened), check_log(opened, log)]
     try:
         cache = opened.data
@@ -50,20 +44,7 @@ def examine_run(run: str | Path | Run) -> list[Finding]:
         return [*findings, Finding("model", "warning", str(error), "copy the run anew, or train it again")]
     found = probe(model, cache)
     findings += [check_gamma(opened, log, found), *check_model(found, opened.config)]
-    return findings + [check_density(opened, path.stem) for path in sorted(opened.path.glob("densities/*.safetensors"))]
-
-
-def _lines(run: Run) -> list[dict[str, Any]]:
-    """The readable lines of the log: a kill may cut one off."""
-    where, lines = run.path / "log.jsonl", []
-    for line in where.read_text(encoding="utf-8").splitlines() if where.exists() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and {"step", "mse"} <= record.keys():
-            lines.append(record)
-    return lines
+    return findings + [check_density(opened, name) for name in density_names(opened.path)]
 
 
 def check_finished(run: Run, log: list[dict[str, Any]]) -> Finding:
@@ -163,7 +144,7 @@ def check_data(run: Run, cache: ImageCache) -> Finding:
 
 def check_gamma(run: Run, log: list[dict[str, Any]], found: Probe) -> Finding:
     """Whether γ, the decoder's variance, is the mse that it stands for."""
-    config, gamma = run.config, float(run.model.variance.value())
+    config, gamma = run.config, float(run.model.variance.value().detach())
     if config.gamma_rule == "fixed":
         return Finding("balance", "ok", f"γ is fixed at {gamma:g}, as asked for")
     finite = [line for line in log if math.isfinite(line["mse"])]
@@ -182,45 +163,17 @@ def check_gamma(run: Run, log: list[dict[str, Any]], found: Probe) -> Finding:
         )  # fmt: skip
     if ratio < 1 / GAMMA_APART:
         return Finding(
-            "balance", "warning", f"{text}, {1 / ratio:.1f} times as much: γ never rises, so details outweigh the KL",
+            "balance", "warning", f"{text}, {1 / ratio:.1f} times as much: details outweigh the KL",
             f"a smaller rate, --lr {config.lr / 10:g}, or --clip-norm, so that the mse does not rise again",
         )  # fmt: skip
     return Finding("balance", "ok", text)
 
 
 def check_density(run: Run, name: str) -> Finding:
-    """Whether a density was fitted on the codes that the model gives now.
-
-    A record with the hash of the model's weights says so at once. Without it the hash of few codes is compared; that
-    may differ for another processor's rounding too, and for many codes it would take minutes, so then the likelihood
-    decides: codes must be as probable as the density's own samples.
-    """
-    check, again = f"density {name}", "fit it again with `splitvae fit`"
+    """Whether a density was fitted on the codes of the model as it is now."""
+    check = f"density {name}"
     try:
-        density, record = load_density(name, run.path, run.model.latent_dim)
+        _, record = load_density(name, run.path, run.model.latent_dim)
     except SplitVAEError as error:
-        return Finding(check, "warning", str(error), again)
-    if "model_sha256" in record:
-        kind = f"{record['class']} on {record['codes']:,} codes"
-        if record["model_sha256"] == run.model_hash:
-            return Finding(check, "ok", f"{kind} of this model")
-        return Finding(check, "warning", f"{kind} of other weights than the model has now", again)
-    rows = run.data.splits[record.get("split", "train")]
-    kind = f"{record['class']} on {record.get('codes', len(rows)):,} codes"
-    few = len(rows) <= HASHED
-    codes = encode_rows(run.model, run.data, rows if few else rows[:: len(rows) // DRAWN])
-    if few and codes_hash(codes) == record.get("codes_sha256"):
-        return Finding(check, "ok", f"{kind}, which are the model's")
-    if hasattr(density, "log_prob"):
-        drawn = density.log_prob(density.sample(DRAWN, generator=torch.Generator().manual_seed(0)))
-        theirs, mine, spread = float(drawn.mean()), float(density.log_prob(codes.mean).mean()), float(drawn.std())
-        text = f"{kind}; log-likelihood {mine:.1f} of the model's codes, {theirs:.1f} of its own samples"
-        if not mine >= theirs - spread / 2:  # of a mixture fitted to them, both means agree
-            return Finding(check, "warning", f"{text}: it belongs to another model, or to this one before", again)
-        if not few:
-            return Finding(check, "ok", text)
-    elif not few:
-        return Finding(check, "note", f"{kind}: not compared, which would take minutes, and it has no likelihood")
-    return Finding(
-        check, "note", f"{kind}, which differ from the model's: trained further, or encoded on another machine", again
-    )
+        return Finding(check, "warning", str(error), "fit it again with `splitvae fit`")
+    return Finding(check, "ok", f"{record['class']} on {record['codes']:,} codes of this model")

@@ -74,13 +74,13 @@ def compare(
             raise InputError(f"{run.path} has no {metric}; it has {', '.join(rows[0]['metrics'])}.")
         key = _system(run) + content["card"]["signature"]
         system = systems.setdefault(
-            key, {"name": run.path.name, "runs": [], "differs": differs, "rows": {}, "densities": {}}
+            key, {"name": run.path.resolve().name, "runs": [], "differs": differs, "rows": {}, "densities": {}}
         )
         if run.config.seed in system["rows"]:
             raise InputError(
                 f"{run.path} and {system['runs'][0]} are the same recipe with the same seed; leave one out."
             )
-        system["runs"].append(str(run.path))
+        system["runs"].append(run.path.resolve().name)
         system["rows"][run.config.seed] = rows
         system["densities"] |= content["card"]["densities"]
     if len(systems) < 2:

@@ -53,8 +53,6 @@ def extract(
         InputError: images that are not uint8 (B, C, H, W), none at all, or features that are not (B, F).
     """
     place = torch.device(device or str(getattr(extractor, "device", "cpu")))
-    # A GPU would silently compute float32 convolutions with 10 bits of mantissa: other features under the same name.
-    torch.backends.cudnn.allow_tf32 = False
     if batch_size is None:
         batch_size = CPU_BATCH if place.type == "cpu" else GPU_BATCH
     features = []

@@ -183,7 +183,7 @@ def sources_of(
     """
     run = setting.run
     names = density_names(run.path) if densities is None else [name for name in densities if name != "normal"]
-    loaded = {name: load_current(run, name) for name in names}
+    loaded = {name: load_density(name, run.path, run.model.latent_dim) for name in names}
     split = "train" if protocol == "clean" else "test"
     chosen = {name: pair for name, pair in loaded.items() if pair[1]["split"] == split}
     if protocol == "paper" and fit:
@@ -200,16 +200,6 @@ def sources_of(
     return [Source(protocol, "REC"), Source(protocol, "normal", StandardNormal(run.model.latent_dim)), *own]
 
 
-def load_current(run: Run, name: str) -> tuple[Any, dict[str, Any]]:
-    """A density of a run and its record, which must be of the run's model as it is now."""
-    density, record = load_density(name, run.path, run.model.latent_dim)
-    if record.get("model_sha256", run.model_hash) != run.model_hash:
-        raise InputError(
-            f"density '{name}' was fitted on the codes of another model; fit it again: splitvae fit {run.path} …"
-        )
-    return density, record
-
-
 def _twin(setting: Setting, name: str, record: dict[str, Any], say: Callable[[str], Any]) -> tuple[Any, dict[str, Any]]:
     """The mixture ``name``-test: as the one on training codes, but fitted on the codes of the reference.
 
@@ -217,13 +207,13 @@ def _twin(setting: Setting, name: str, record: dict[str, Any], say: Callable[[st
     """
     run, twin, options = setting.run, f"{name}-test", record.get("options", {})
     if twin in density_names(run.path):
-        density, found = load_density(twin, run.path, run.model.latent_dim)
+        density, found = load_density(twin, run.path, run.model.latent_dim, current=False)
         if found["split"] != "test" or (options and found.get("options") != options):
             raise InputError(
                 f"density '{twin}' is not '{name}' on test codes; rename {run.path / 'densities' / twin}.safetensors, "
                 "and that one is fitted."
             )
-        if (found["codes"], found.get("model_sha256")) == (setting.n, run.model_hash):
+        if (found["codes"], found["model_sha256"]) == (setting.n, run.model_hash):
             return density, found
     say(f"fitting {twin} on the codes of the {setting.n:,} test images of the reference, as the paper does")
     seed, device = record.get("seed", 0), run.model.mean.weight.device

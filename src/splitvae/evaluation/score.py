@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -92,13 +93,13 @@ def score(
             "seed": seed,
             **{
                 name: {
-                    "source": cache.meta["source"],
+                    "source": Path(source).name or source,
                     "images": len(rows[name]),
                     "channels": cache.shape[0],
                     "content_hash": cache.meta["content_hash"],
                     "transform": cache.meta["transform"],
                 }
-                for name, cache in sets.items()
+                for (name, cache), source in zip(sets.items(), (real, fake), strict=True)
             },
             "versions": {name: version(name) for name in ("splitvae", "torch", "numpy", "pillow")},
         },

@@ -23,8 +23,9 @@ COLUMNS = {
 }
 
 
-def columns_of(metrics: dict[str, float], distance: str) -> dict[str, tuple[str, int, str]]:
-    """Those of ``COLUMNS`` that are there, their headings with the name of the distance."""
+def columns_of(lines: list[dict[str, float]], distance: str) -> dict[str, tuple[str, int, str]]:
+    """Those of ``COLUMNS`` that any line has, their headings with the name of the distance."""
+    metrics = {name for line in lines for name in line}
     return {
         name: (heading.format(distance=distance), digits, text)
         for name, (heading, digits, text) in COLUMNS.items()

@@ -24,10 +24,8 @@ from splitvae.files import write_json
 from splitvae.models.vae import Decoded
 from splitvae.pictures import GAP, grid, mix, rows_of, save_picture, square_grid, to_uint8
 from splitvae.reports.evolution import evolution, evolution_plot
-from splitvae.reports.plots import latent_plot as latent_plot
-from splitvae.reports.plots import loss_plot as loss_plot
 from splitvae.reports.plots import save_plot, symbol, with_text
-from splitvae.run import Run
+from splitvae.run import Run, is_run
 
 if TYPE_CHECKING:
     from splitvae.evaluation.features import Extractor
@@ -54,7 +52,7 @@ class PaperFigure:
     caption: str
 
 
-APART = "Generated images taken apart; rows: mask σ, x̂₁, x̂₂ and their blend x̂. In the paper: "
+APART = "Generated images taken apart; rows: masks σ, components x̂₁, x̂₂ … and their blend x̂. In the paper: "
 SAMPLES = "Generated images, none left out. In the paper: "
 
 # Which of its two kinds of masks a model finds is up to its training: what the captions say of them is of the paper.
@@ -109,6 +107,7 @@ def draw_figure(
     extractor: "str | Extractor" = "inception-v3-compat",
     weights: str | Path | None = None,
     device: "torch.device | str | None" = None,
+    data: str | None = None,
     advance: Callable[[int], Any] | None = None,
 ) -> Path:
     """Draw a figure of the paper and write it as a PNG; figure 13 leaves its numbers beside it as JSON.
@@ -122,6 +121,7 @@ def draw_figure(
         seed: of the latents; `splitvae sample` draws the same ones with the same seed.
         out: the file; None = ``RUN/figures/figure-N.png``, without a run ``figure-N.png`` in the current folder.
         extractor, weights, device, advance: for figure 13, as in ``evaluate``.
+        data: where the run's data is now; None = where it was.
 
     Returns:
         the file written.
@@ -133,7 +133,7 @@ def draw_figure(
     single = isinstance(run_or_sources, (Run, str, Path))
     places: list[Run | str | Path] = [run_or_sources] if single else list(run_or_sources)  # type: ignore[list-item, arg-type]
     _check(number, figure, places, density, output, n)
-    run = _run_of(places[0]) if figure.kind == "mean images" else Run.open(places[0])
+    run = _run_of(places[0]) if figure.kind == "mean images" else Run.open(places[0]).at(data)
     folder = Path() if run is None else run.path / "figures"
     path = folder / f"figure-{number}.png" if out is None else Path(out).expanduser()
     if path.suffix.lower() != ".png":
@@ -268,8 +268,7 @@ def _check(number: int, figure: PaperFigure, places: Sequence[Any], density: str
 
 def _run_of(place: Run | str | Path) -> Run | None:
     """The run in a place, or None where it is a source of images."""
-    is_run = isinstance(place, Run) or (Path(place).expanduser() / "config.json").exists()
-    return Run.open(place) if is_run else None
+    return Run.open(place) if isinstance(place, Run) or is_run(Path(place).expanduser()) else None
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -9,10 +10,19 @@ from splitvae.evaluation.evaluate import summarize
 from splitvae.reports.columns import columns_of, symbol, value
 
 
+def print_table(console: Console, table: Table) -> None:
+    """Print a table at its full width: a narrow terminal folds lines, but no number is cut off."""
+    wide = Console(width=10_000, markup=False, highlight=False)
+    width = max(console.width, wide.measure(table).maximum)
+    Console(file=console.file, width=width, force_terminal=console.is_terminal, markup=False, highlight=False).print(
+        table
+    )
+
+
 def evaluation_tables(result: dict[str, Any]) -> list[Table]:
     """One table for each protocol of an evaluation; the floor stands in each."""
     lines = summarize(result["rows"])
-    columns = columns_of(result["rows"][0]["metrics"], result["distance"])
+    columns = columns_of([row["metrics"] for row in result["rows"]], result["distance"])
     tables = []
     for protocol in dict.fromkeys(line["protocol"] for line in lines):
         table = Table(title=f"{protocol} protocol: {result['card']['protocols'][protocol]}", box=None, pad_edge=False)

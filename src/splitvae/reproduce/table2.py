@@ -230,7 +230,11 @@ def _subsets(K: int, k: int, wanted: int) -> np.ndarray:
 def class_names(cache: ImageCache, classes: np.ndarray) -> list[str]:
     """The names of CIFAR-10's classes, else their numbers; the cache keeps no names of classes."""
     source = "".join(c for c in Path(cache.meta["source"]).name.lower() if c.isalnum())
-    known = source.startswith("cifar10") and not source.startswith("cifar100") and len(classes) == len(CIFAR10)
+    known = (
+        source.startswith("cifar10")
+        and not source.startswith("cifar100")
+        and classes.tolist() == list(range(len(CIFAR10)))
+    )
     return [CIFAR10[label] if known else str(label) for label in classes.tolist()]
 
 
