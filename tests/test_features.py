@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from splitvae.data.cache import prepare
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.evaluation import extractors, feature_cache
 from splitvae.evaluation.feature_cache import keep
@@ -17,11 +18,10 @@ from splitvae.evaluation.features import (
     Extractor,
     bf16_shift,
     choose_bf16,
-    content_hash,
     extract,
-    extract_cached,
     get_extractor,
     metric_name,
+    real_features,
     to_uint8,
 )
 from splitvae.evaluation.metrics import frechet_from_features
@@ -71,8 +71,6 @@ def test_any_callable_may_extract():
     assert extract(random_images(4, channels=5), brightness).shape == (4, 5)
     assert extract(random_images(4), brightness, bf16=True).dtype == np.float32
     assert metric_name(brightness) == "FD (brightness)"
-    with pytest.raises(InputError, match=r"'brightness' cannot be cached.*use extract"):
-        extract_cached(random_images(4), brightness, "unused")
     with pytest.raises(InputError, match=r"returned the shape \(3,\) for 4 images"):
         extract(random_images(4), lambda images: torch.zeros(3))
 
@@ -118,35 +116,48 @@ def test_only_inception_2048_is_called_fid():
     assert metric_name(COLOURS) == "FD (colours)"
 
 
-def test_cache_is_keyed_by_all_that_decides_the_features(tmp_path):
+def test_the_cache_is_keyed_by_all_that_decides_the_features(npz, monkeypatch, tmp_path):
     calls = []
 
     def network(images):
         calls.append(len(images))
         return moments_of_colours(images)
 
+    monkeypatch.setenv("SPLITVAE_CACHE", str(tmp_path / "own"))
+    cache, rows = prepare(npz), np.arange(6)
     counted = Extractor("a:b", 6, network, weights_sha256="1")
-    images = random_images(6)
-    first = extract_cached(images, counted, tmp_path)
-    np.testing.assert_array_equal(extract_cached(torch.from_numpy(images), counted, tmp_path), first)
+    first = real_features(cache, rows, counted)
+    np.testing.assert_array_equal(first, extract(cache.images[rows], COLOURS))
+    np.testing.assert_array_equal(real_features(cache, rows, counted), first)
     assert calls == [6]
-    extract_cached(images + 1, counted, tmp_path)
-    extract_cached(images, Extractor("a:b", 6, network, weights_sha256="2"), tmp_path)
-    extract_cached(images, Extractor("a", 6, network, weights_sha256="1"), tmp_path)
-    extract_cached(images, counted, tmp_path, bf16=True)
-    assert calls == [6] * 5
-    assert len(list(tmp_path.iterdir())) == 5  # no temporary files left behind
-    extract_cached(images, counted, tmp_path, images_hash=content_hash(images))
-    assert calls == [6] * 5
+    real_features(cache, rows + 1, counted)
+    real_features(cache, rows, counted, mirrored=True)
+    real_features(cache, rows, Extractor("a:b", 6, network, weights_sha256="2"))
+    real_features(cache, rows, Extractor("a", 6, network, weights_sha256="1"))
+    real_features(cache, rows, Extractor("a:b", 6, network, "other", weights_sha256="1"))
+    real_features(cache, rows, counted, bf16=True)
+    assert calls == [6] * 7
+    assert len(list((tmp_path / "own" / "features").iterdir())) == 7  # no temporary files left behind
+    for _ in range(2):  # what does not state its weights is never kept
+        real_features(cache, rows, Extractor("a:b", 6, network))
+    assert calls == [6] * 9
 
 
-def test_damaged_cache_file_is_made_anew(tmp_path):
-    images = random_images(6)
-    first = extract_cached(images, COLOURS, tmp_path)
-    (path,) = tmp_path.iterdir()
+def test_mirror_images_are_mirrored(npz):
+    cache = prepare(npz)
+    edge = Extractor("left edge", 3, lambda images: images[..., 0].float().mean(dim=2))
+    mirrored = real_features(cache, np.arange(4), edge, mirrored=True)
+    np.testing.assert_allclose(mirrored, cache.images[:4][..., -1].mean(axis=2), rtol=1e-6)
+
+
+def test_damaged_cache_file_is_made_anew(npz, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPLITVAE_CACHE", str(tmp_path / "own"))
+    cache, rows = prepare(npz), np.arange(6)
+    first = real_features(cache, rows, COLOURS)
+    (path,) = (tmp_path / "own" / "features").iterdir()
     for damage in (path.read_bytes()[:-9], b"", b"nonsense"):
         path.write_bytes(damage)
-        np.testing.assert_array_equal(extract_cached(images, COLOURS, tmp_path), first)
+        np.testing.assert_array_equal(real_features(cache, rows, COLOURS), first)
         np.testing.assert_array_equal(np.load(path), first)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from splitvae.data.cache import cache_root
 from splitvae.errors import SplitVAEError
 from splitvae.files import replacing
 
@@ -19,9 +20,22 @@ CACHE_VERSION = 1
 MOST_BYTES = 8 * 2**30  # of a folder of features; the longest unused files are deleted beyond it
 
 
-def feature_key(extractor: "Extractor", *content: Any, bf16: bool = False) -> list[Any]:
-    """The key of features: what images (hashes, JSON values), and everything of the extractor that decides them."""
-    return [*content, extractor.name, extractor.weights_sha256, extractor.resize, bf16]
+def kept_features(
+    what: str, extractor: "Extractor", content: list[Any], rows: int, make: Callable[[], np.ndarray], bf16: bool = False
+) -> np.ndarray:
+    """Features from the cache, or made now; not kept where the extractor does not state its weights.
+
+    Args:
+        what: begins the file's name, for people.
+        extractor: all of it that decides features is in the key.
+        content: which images: hashes, JSON values.
+        rows, make: see ``keep``.
+        bf16: whether they are computed in bf16.
+    """
+    if not extractor.weights_sha256:
+        return make()
+    key = [*content, extractor.name, extractor.weights_sha256, extractor.resize, bf16]
+    return keep(cache_root() / "features", f"{what}-{extractor.name}", key, rows, make)
 
 
 def digest(array: np.ndarray) -> str:

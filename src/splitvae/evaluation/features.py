@@ -3,27 +3,28 @@
 ``extractors.py`` holds the networks; here they run over any number of images, in batches, and what they find is kept.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from splitvae.data.cache import ImageCache
 from splitvae.errors import InputError
 from splitvae.evaluation.extractors import EXTRACTORS as EXTRACTORS
 from splitvae.evaluation.extractors import Extractor as Extractor
 from splitvae.evaluation.extractors import check_images, name_of
 from splitvae.evaluation.extractors import get_extractor as get_extractor
 from splitvae.evaluation.extractors import metric_name as metric_name
-from splitvae.evaluation.feature_cache import feature_key, keep
+from splitvae.evaluation.feature_cache import digest, kept_features
 from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.pictures import to_uint8 as to_uint8
 
 # On a CPU larger batches lose time: each result is memory that the system hands out anew, page by page.
 CPU_BATCH, GPU_BATCH = 16, 256
+CHUNK = 2_000  # images of a data set in memory at once
 BF16_SHIFT = 0.005  # of a distance: below what a change of seed does to it
 
 
@@ -72,32 +73,32 @@ def extract(
     return np.concatenate(features)
 
 
-def extract_cached(
-    images: Any, extractor: Extractor, directory: str | Path, images_hash: str | None = None, **options: Any
+def real_features(
+    cache: ImageCache,
+    rows: np.ndarray,
+    extractor: Extractor,
+    mirrored: bool = False,
+    bf16: bool = False,
+    progress: Callable[[int], Any] | None = None,
 ) -> np.ndarray:
-    """``extract``, kept in ``directory`` under a key of everything that decides the features.
+    """Features of images of a prepared data set, extracted once and then kept: (len(rows), F) float32.
 
     Args:
-        images: uint8 array, memmap or tensor (N, C, H, W).
-        extractor: with its ``weights_sha256``.
-        directory: made where it is missing; its ``.npy`` files may be deleted at any time.
-        images_hash: of the content of images; None = ``content_hash``, which reads them all.
-        options: of ``extract``.
+        cache: the data.
+        rows: row numbers in ``cache.images``.
+        extractor: see ``get_extractor``.
+        mirrored: of their left-right mirror images.
+        bf16, progress: see ``extract``.
     """
-    if not getattr(extractor, "weights_sha256", ""):
-        raise InputError(
-            f"features of '{name_of(extractor)}' cannot be cached: it does not state weights_sha256; use extract()."
-        )
-    key = feature_key(extractor, images_hash or content_hash(images), bf16=options.get("bf16", False))
-    return keep(Path(directory), extractor.name, key, len(images), lambda: extract(images, extractor, **options))
 
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(rows), CHUNK):
+            images = cache.images[rows[start : start + CHUNK]]
+            yield np.ascontiguousarray(images[..., ::-1]) if mirrored else images
 
-def content_hash(images: Any) -> str:
-    """SHA-256 of the shape, type and pixels of an array or tensor (N, C, H, W)."""
-    digest = hashlib.sha256(f"{tuple(images.shape)} uint8".encode())
-    for batch in _batches(images, 1000):
-        digest.update(batch.cpu().numpy().tobytes())
-    return digest.hexdigest()
+    content = [cache.meta["content_hash"], digest(rows), *["mirrored"] * mirrored]
+    make = partial(extract, batches(), extractor, bf16=bf16, progress=progress)
+    return kept_features("real", extractor, content, len(rows), make, bf16)
 
 
 def bf16_shift(extractor: Callable[[Tensor], Tensor], images: Any, batch_size: int | None = None) -> float:

@@ -24,15 +24,14 @@ import torch
 from torch import Tensor
 
 from splitvae.codes import encode_rows
-from splitvae.data.cache import cache_root
 from splitvae.data.loader import fixed_rows, seeded
 from splitvae.densities.classwise import ClasswiseGaussianMixture
 from splitvae.densities.fit import fit_density
 from splitvae.densities.normal import StandardNormal
 from splitvae.densities.store import density_names, load_density
 from splitvae.errors import InputError
-from splitvae.evaluation.feature_cache import digest, feature_key, keep
-from splitvae.evaluation.features import Extractor, extract, metric_name
+from splitvae.evaluation.feature_cache import digest, kept_features
+from splitvae.evaluation.features import Extractor, metric_name, real_features
 from splitvae.evaluation.metrics import Reference
 from splitvae.evaluation.outputs import output_features, output_names
 from splitvae.models.distributions import DiagonalGaussian
@@ -129,10 +128,8 @@ class Setting:
         return None if labels is None else labels[self.rows["test"]]
 
     def _real(self, which: str) -> np.ndarray:
-        cache, rows = self.run.trained_data, self.rows[which]
-        key = [cache.meta["content_hash"], digest(rows)]
-        make = partial(extract, cache.images[rows], self.extractor, progress=self.advance, bf16=self.bf16)
-        return self._kept("real", key, len(rows), make)
+        data = self.run.trained_data
+        return real_features(data, self.rows[which], self.extractor, bf16=self.bf16, progress=self.advance)
 
     def sample(self, source: Source, seed: int) -> tuple[Tensor, np.ndarray | None]:
         """n latents of a source (n, D), a function of (source, seed), and their labels (n,) where it has some."""
@@ -150,14 +147,8 @@ class Setting:
         make = partial(output_features, self.run.model, z, self.extractor, self.advance, bf16=self.bf16)
         if self.fresh:
             return make()
-        return self._kept("generated", [self.run.model_hash, digest(z.numpy())], len(z), make)
-
-    def _kept(self, what: str, key: list[Any], rows: int, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Features from the cache, or made and put there; not kept where the extractor does not state its weights."""
-        if not self.extractor.weights_sha256:
-            return make()
-        key = feature_key(self.extractor, *key, bf16=self.bf16)
-        return keep(cache_root() / "features", f"{what}-{self.extractor.name}", key, rows, make)
+        content = [self.run.model_hash, digest(z.numpy())]
+        return kept_features("generated", self.extractor, content, len(z), make, self.bf16)
 
 
 def sources_of(

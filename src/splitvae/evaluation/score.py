@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from splitvae.data.cache import ImageCache, cache_root, prepare
+from splitvae.data.cache import ImageCache, prepare
 from splitvae.errors import InputError
-from splitvae.evaluation.features import Extractor, extract_cached, metric_name
+from splitvae.evaluation.features import Extractor, metric_name, real_features
 from splitvae.evaluation.metrics import (
     Reference,
     class_histogram,
@@ -59,10 +59,7 @@ def score(
     features, rows = {}, {}
     for name, cache in sets.items():
         rows[name] = _rows(cache, n, split, seed)
-        key = f"{cache.meta['content_hash']}-{split}-{n}-{seed}"
-        features[name] = extract_cached(
-            cache.images[rows[name]], extractor, cache_root() / "features", key, progress=progress
-        )
+        features[name] = real_features(cache, rows[name], extractor, progress=progress)
     generated, reference = features["fake"], features["real"]
     metrics = every_metric(generated, Reference(reference), seed)
     notes = []

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from splitvae.data.cache import cache_root
 from splitvae.densities.normal import StandardNormal
 from splitvae.errors import InputError
 from splitvae.evaluation.evaluate import open_setting
-from splitvae.evaluation.feature_cache import digest, feature_key, keep
+from splitvae.evaluation.feature_cache import digest, kept_features
 from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.evaluation.outputs import mixed, output_features
 from splitvae.evaluation.protocol import Setting, Source, card
@@ -93,13 +92,9 @@ def evolution_plot(result: dict[str, Any]) -> Figure:
 
 def _kept_distances(setting: Setting, folder: Path, z: Tensor, seed: int) -> np.ndarray:
     """``_distances`` from disk where they are there; the features of a hundred snapshots would be some 15 GB."""
-    extractor, make = setting.extractor, partial(_distances, setting, folder, z, seed)
-    if not extractor.weights_sha256:
-        return make()
-    key = feature_key(
-        extractor, model_hash(folder), digest(z.numpy()), setting.run.data.meta["content_hash"], str(seed)
-    )
-    return keep(cache_root() / "features", f"snapshot-{extractor.name}", key, len(setting.outputs), make)
+    content = [model_hash(folder), digest(z.numpy()), setting.run.data.meta["content_hash"], seed]
+    make = partial(_distances, setting, folder, z, seed)
+    return kept_features("snapshot", setting.extractor, content, len(setting.outputs), make, setting.bf16)
 
 
 def _distances(setting: Setting, folder: Path, z: Tensor, seed: int) -> np.ndarray:

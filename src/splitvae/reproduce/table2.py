@@ -9,9 +9,8 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from splitvae.data.cache import ImageCache, cache_root, prepare
+from splitvae.data.cache import ImageCache, prepare
 from splitvae.data.decode import open_picture
 from splitvae.data.loader import fixed_rows
 from splitvae.data.sources import find_source
 from splitvae.device import pick_device
 from splitvae.errors import InputError, SplitVAEError
-from splitvae.evaluation.feature_cache import digest, feature_key, keep
-from splitvae.evaluation.features import Extractor, extract, get_extractor, metric_name
+from splitvae.evaluation.features import Extractor, get_extractor, metric_name, real_features
 from splitvae.evaluation.metrics import Reference, frechet_from_features
 from splitvae.files import write_json
 from splitvae.presets import PRESETS
@@ -104,9 +102,9 @@ def table2(
     # Features, once per image: training images, their mirror images, the reference.
     test = fixed_rows(cache, "test", n)
     features = np.concatenate([
-        class_features(cache, train, network, False, advance), class_features(cache, train, network, True, advance)
+        real_features(cache, train, network, mirrored, progress=advance) for mirrored in (False, True)
     ])  # fmt: skip
-    reference = Reference(class_features(cache, test, network, False, advance))
+    reference = Reference(real_features(cache, test, network, progress=advance))
     # The costly product of a distance, done once for all rows: (2N, rank), 1 GB for CIFAR-10 and 1,280 features.
     projected = np.empty((len(features), reference.root.shape[1]))
     for start in range(0, len(features), 5_000):
@@ -164,30 +162,6 @@ def open_labelled(source: str | Path) -> tuple[ImageCache, np.ndarray]:
 def images_in_all(cache: ImageCache, n: int = 10_000) -> int:
     """How many images' features ``table2`` needs: training images twice, and the reference."""
     return 2 * len(cache.splits["train"]) + min(n, len(cache.splits["test"]))
-
-
-def class_features(
-    cache: ImageCache,
-    rows: np.ndarray,
-    extractor: Extractor,
-    mirrored: bool,
-    advance: Callable[[int], Any] | None = None,
-) -> np.ndarray:
-    """Features (len(rows), F) float32 of images, or of their left-right mirror images; kept on disk.
-
-    The key is that of the reference in `splitvae evaluate`, so that either finds the other's.
-    """
-
-    def batches() -> Iterator[np.ndarray]:
-        for start in range(0, len(rows), CHUNK):
-            images = cache.images[rows[start : start + CHUNK]]
-            yield np.ascontiguousarray(images[..., ::-1]) if mirrored else images
-
-    make = partial(extract, batches(), extractor, progress=advance)
-    if not extractor.weights_sha256:
-        return make()
-    key = feature_key(extractor, cache.meta["content_hash"], digest(rows), *["mirrored"] * mirrored)
-    return keep(cache_root() / "features", f"real-{extractor.name}", key, len(rows), make)
 
 
 def choose(labels: np.ndarray, n: int, seeds: int, subsets: int) -> dict[int | str, list[Choice]]:
