@@ -387,6 +387,8 @@ def test_mistakes_get_one_line(run: Path, trained: Path, tmp_path: Path, splitva
         (("evaluate", other, *offline), "was fitted on codes of 4 variables, the model has 6", 2),
         (("evaluate", run, "--extractor-weights", tmp_path / "w.pth"), "are not a file", 2),
         (("verify", run), "was not evaluated yet", 2),
+        (("report", run), "was not evaluated yet", 2),
+        (("report", run, "--out", "report.pdf"), "ends in .html", 2),
         (("compare", run, other), "was not evaluated yet", 2),
         (("fit", run, "--density", "gmm", "--epochs", 3), "takes no --epochs", 2),
         (("fit", run, "--name", "normal"), "must be letters", 2),

@@ -1,4 +1,4 @@
-"""Commands that draw and repeat what the paper shows: figure, reproduce."""
+"""Commands that draw and repeat what the paper shows, and what a run is: figure, reproduce, report."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,23 @@ def figure(
     drawn = [part for part in (output * (output != "x_hat"), f"density {density}" * (density != "normal")) if part]
     note = f" Drawn: {', '.join(drawn)}." if drawn else ""
     console.print(f"{path}: {FIGURES[number].caption}{note}", soft_wrap=True)
+
+
+@app.command(help_epilogue="Example: splitvae report runs/mnist --out mnist.html")
+def report(run: Path, *, out: Path | None = None, data: str | None = None) -> None:
+    """Write the report of an evaluated run again: one self-contained HTML file with its tables and pictures.
+
+    Args:
+        run: A run directory with metrics.json, see `splitvae evaluate`, which writes the report too.
+        out: An .html; without it RUN/report.html.
+        data: Where the run's data is now, if not where it was.
+    """
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"cannot write the report to {out.name}: use a name that ends in .html.")
+    from splitvae.reports.report import write_report
+    from splitvae.run import Run
+
+    print(write_report(Run.open(run).at(data), out))
 
 
 @app.command(
