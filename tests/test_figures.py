@@ -21,7 +21,7 @@ from splitvae.models.distributions import DiagonalGaussian
 from splitvae.pictures import GAP, to_uint8
 from splitvae.reports.evolution import evolution
 from splitvae.reports.figures import FIGURES, LABELS, NEAREST_LABELS, draw_figure, nearest_picture
-from splitvae.reports.plots import latent_plot, loss_plot, save_plot, symbol
+from splitvae.reports.plots import latent_plot, loss_plot, mathtext, save_plot
 from splitvae.run import Run
 
 Call = Callable[..., tuple[int, str, str]]
@@ -201,7 +201,7 @@ def test_the_loss_plot_draws_the_log(made, tmp_path):
 
 
 def test_symbols_are_the_papers():
-    assert [symbol(name) for name in ("x_hat", "x2", "mask", "mask1", "x", "mix")] == [
+    assert [mathtext(name) for name in ("x_hat", "x2", "mask", "mask1", "x", "mix")] == [
         r"$\hat{x}$", r"$\hat{x}_{2}$", r"$\sigma$", r"$\sigma_{1}$", "$x$", "mix",
     ]  # fmt: skip
 

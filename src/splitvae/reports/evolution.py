@@ -18,7 +18,7 @@ from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.evaluation.outputs import mixed, output_features
 from splitvae.evaluation.protocol import Setting, Source, card
 from splitvae.models.pretrained import load_model
-from splitvae.reports.plots import COLOURS, PALE, new_plot, symbol
+from splitvae.reports.plots import COLOURS, PALE, mathtext, new_plot
 from splitvae.run import Run, model_hash
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def evolution_plot(result: dict[str, Any]) -> Figure:
     for output, distances in result["outputs"].items():
         colour = COLOURS.get(output, PALE)
         marker = "." if len(distances) <= 40 else ""
-        axes.plot(result["epochs"], distances, color=colour, label=symbol(output), linewidth=1.6, marker=marker)
+        axes.plot(result["epochs"], distances, color=colour, label=mathtext(output), linewidth=1.6, marker=marker)
     axes.set_xlabel("epoch")
     axes.set_ylabel(result["distance"])
     axes.set_ylim(bottom=0)

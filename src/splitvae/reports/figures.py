@@ -24,7 +24,7 @@ from splitvae.files import write_json
 from splitvae.models.vae import Decoded
 from splitvae.pictures import GAP, grid, mix, rows_of, save_picture, square_grid, to_uint8
 from splitvae.reports.evolution import evolution, evolution_plot
-from splitvae.reports.plots import save_plot, symbol, with_text
+from splitvae.reports.plots import mathtext, save_plot, with_text
 from splitvae.run import Run, is_run
 
 if TYPE_CHECKING:
@@ -283,5 +283,5 @@ def _labelled(rows: dict[str, np.ndarray], left: int = LABELS, points: float = 1
     """Rows of images (N, C, H, W) uint8 with their symbols on the left."""
     picture = grid(list(rows.values()))
     step = picture.height / len(rows)
-    texts = [(left / 2, (i + 0.5) * step, symbol(name)) for i, name in enumerate(rows)]
+    texts = [(left / 2, (i + 0.5) * step, mathtext(name)) for i, name in enumerate(rows)]
     return with_text(picture, texts, left=left, points=points)

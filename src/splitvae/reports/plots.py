@@ -4,6 +4,7 @@ Every function returns a ``matplotlib.figure.Figure``; ``save_plot`` writes it. 
 (2008), which people with every kind of colour vision tell apart.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ PALE = "#BBBBBB"  # what is there, but not the point
 DPI = 150
 
 
-def symbol(output: str) -> str:
+def mathtext(output: str) -> str:
     """How the paper writes an output, as mathtext: x_hat, x1 …, mask, mask1 …, x (the original), mix."""
     if output == "x_hat":
         return r"$\hat{x}$"
@@ -84,7 +85,9 @@ def with_text(
     for x, y, text in texts:
         figure.text(x / width, 1 - y / height, text, ha="center", va="center", fontsize=points, parse_math=math)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in letters that the font lacks is drawn as boxes
+        canvas.draw()
     whole = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     whole.paste(picture, (left, 0))
     return whole
