@@ -97,6 +97,7 @@ def evaluate(
     floor = measure_floor(setting)
     say(f"floor, {len(setting.floor):,} other training images: {floor['frechet_distance']:.2f}")
     rows: list[dict[str, Any]] = []
+    told = False
     prior: dict[int, list[dict[str, Any]]] = {}  # by seed; the prior's samples are the same under both protocols
     for number, (source, seed) in enumerate(jobs):
         images.reach(real + number * each)
@@ -110,9 +111,11 @@ def evaluate(
         rows += measured
         values = ", ".join(f"{row['output']} {row['metrics']['frechet_distance']:.2f}" for row in measured)
         say(f"{source.protocol}, {source.name}, seed {seed}: {values}")
-        if number == 0 and len(jobs) > 1:
-            minutes = (time.perf_counter() - start) * (len(jobs) - 1) / 60
-            say(f"{len(jobs) - 1} more of {each:,} images each: about {minutes:.0f} min, less where features are kept")
+        left = len(jobs) - number - 1
+        # Told once, by the first source whose features had to be made.
+        if not told and left and images.done >= real + (number + 1) * each:
+            told, minutes = True, (time.perf_counter() - start) * left / 60
+            say(f"{left} more of {each:,} images each: about {minutes:.0f} min, less where features are kept")
     result = {
         "format_version": FORMAT_VERSION,
         "distance": metric_name(setting.extractor),
