@@ -227,7 +227,7 @@ def test_stale_batch_norm_is_found(run: Path):
 
 def test_a_collapsed_posterior_is_found(run: Path):
     def silence(model: SplitVAE, latents: int) -> None:
-        for layer in (model.mean, model.logvar):
+        for layer in (model.network.mean, model.network.logvar):
             layer.weight[:latents] = 0
             layer.bias[:latents] = 0
 
@@ -241,11 +241,11 @@ def test_a_collapsed_posterior_is_found(run: Path):
 
 
 def test_codes_far_from_the_prior_a_silent_component_and_weights_without_numbers_are_found(run: Path):
-    law = named(spoil(run, lambda model: model.mean.weight.mul_(4)), "variance law")
+    law = named(spoil(run, lambda model: model.network.mean.weight.mul_(4)), "variance law")
     assert (law.level, "splitvae fit" in law.remedy) == ("warning", True)
-    silent = named(spoil(run, lambda model: model.decoder.head.bias[0].fill_(30)), "components")
+    silent = named(spoil(run, lambda model: model.network.decoder.head.bias[0].fill_(30)), "components")
     assert (silent.level, silent.text.endswith("x2 is hardly ever seen")) == ("warning", True)
-    findings = spoil(run, lambda model: model.decoder.head.bias.fill_(float("nan")))
+    findings = spoil(run, lambda model: model.network.decoder.head.bias.fill_(float("nan")))
     assert "not finite" in named(findings, "model").text
 
 
@@ -299,7 +299,7 @@ def test_a_density_of_another_model_is_found(run: Path):
     fit_density(Run.open(run), "gmm", n_components=1)
     fitting = named(examine_run(run), "density gmm")
     assert (fitting.level, fitting.text) == ("ok", "GaussianMixture on 300 codes of this model")
-    other = named(spoil(run, lambda model: model.mean.bias.add_(1e-4)), "density gmm")
+    other = named(spoil(run, lambda model: model.network.mean.bias.add_(1e-4)), "density gmm")
     assert (other.level, "splitvae fit" in other.remedy) == ("warning", True)
     (run / "densities" / "gmm.safetensors").write_bytes(b"x")
     assert named(examine_run(run), "density gmm").level == "warning"

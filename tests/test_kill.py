@@ -68,7 +68,7 @@ def test_signals_end_a_process_with_their_status_and_one_line(number, status, np
     while steps_logged(run) < 3 and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == status
     last = output.decode().strip().splitlines()[-1]
     assert last.startswith("splitvae: stopped at step ")
@@ -81,7 +81,7 @@ def test_a_killed_process_releases_its_lock(npz: Path, tmp_path: Path):
     while steps_logged(run) < 5 and process.poll() is None:
         time.sleep(0.02)
     second = start("--resume", run)
-    output, _ = second.communicate(timeout=60)
+    output, _ = second.communicate(timeout=300)
     assert second.returncode == 2
     assert "in use by another process" in output.decode()
     process.kill()
@@ -90,5 +90,5 @@ def test_a_killed_process_releases_its_lock(npz: Path, tmp_path: Path):
     while "resumed" not in (third.stdout.readline().decode() if third.stdout else ""):
         assert third.poll() is None
     third.send_signal(signal.SIGINT)
-    third.communicate(timeout=60)
+    third.communicate(timeout=300)
     assert third.returncode == 130

@@ -12,8 +12,8 @@ from torch import nn
 
 from splitvae import VAE, InputError, SplitVAE, load_model
 from splitvae.describe import count_flops, count_parameters
+from splitvae.models.autoencoder import Decoded
 from splitvae.models.networks import padded_size, upsamplings
-from splitvae.models.vae import Decoded
 
 
 def tiny(image_shape: tuple[int, int, int] = (1, 16, 16), **changes: object) -> SplitVAE:
@@ -38,13 +38,13 @@ def test_parameter_counts_and_cost_are_the_papers(image_shape, latent_dim, train
 
 def test_configurable_counts_change_the_network():
     base = count_parameters(tiny())[0]
-    block = tiny().encoder.scales[0][0][0]
+    block = tiny().network.encoder.scales[0][0][0]
     one_block = sum(p.numel() for p in block.parameters())
-    assert len(tiny(scale_blocks=3).encoder.scales[0]) == 3
-    assert len(tiny(blocks_per_scale=2).encoder.scales[0][0]) == 2
-    assert len(tiny(depth_per_block=3).encoder.scales[0][0][0].convs) == 3
+    assert len(tiny(scale_blocks=3).network.encoder.scales[0]) == 3
+    assert len(tiny(blocks_per_scale=2).network.encoder.scales[0][0]) == 2
+    assert len(tiny(depth_per_block=3).network.encoder.scales[0][0][0].convs) == 3
     assert count_parameters(tiny(scale_blocks=2))[0] == count_parameters(tiny(blocks_per_scale=2))[0] > base + one_block
-    assert len(SplitVAE((1, 16, 16), **(TINY | {"num_scales": 3})).encoder.downsamples) == 2
+    assert len(SplitVAE((1, 16, 16), **(TINY | {"num_scales": 3})).network.encoder.downsamples) == 2
 
 
 @settings(max_examples=25, deadline=None)
@@ -65,8 +65,9 @@ def test_any_sides_from_8_give_images_of_the_same_size_and_weights_that_sum_to_o
     assert decoded.components.shape == (2, components, channels, height, width)
     assert decoded.weights.shape == (2, components, 1, height, width)
     torch.testing.assert_close(decoded.weights.sum(1), torch.ones(2, 1, height, width))
-    unit = 2 ** upsamplings(height, width)
-    assert all(side % unit == 0 for side in padded_size(height, width))
+    padded = padded_size(height, width)
+    assert all(side % 2 ** upsamplings(*padded) == 0 for side in padded)
+    assert padded_size(*padded) == padded
     assert all(torch.isfinite(value) for value in model(x).values())
 
 
@@ -86,7 +87,7 @@ def test_one_component_equals_the_vae_exactly():
 def test_two_components_blend_by_the_papers_sigmoid_mask_on_channel_0():
     model = tiny((3, 16, 16)).eval()
     z = torch.randn(5, 4)
-    raw = model.decoder(model.embedding(z))  # 2C + 1 channels: mask, x̂₁, x̂₂
+    raw = model.network.decoder(model.network.embedding(z))  # 2C + 1 channels: mask, x̂₁, x̂₂
     assert raw.shape[1] == 7
     sigma, x1, x2 = torch.sigmoid(raw[:, :1]), torch.sigmoid(raw[:, 1:4]), torch.sigmoid(raw[:, 4:])
     decoded = model.decode(z)
@@ -102,7 +103,7 @@ def test_padding_never_touches_the_loss():
     torch.testing.assert_close(terms["mse"], (x - x_hat).square().mean())
     # Gradients at the decoder's output are zero on the padding.
     caught = []
-    model.decoder.head.register_full_backward_hook(lambda _, __, grad: caught.append(grad[0]))
+    model.network.decoder.head.register_full_backward_hook(lambda _, __, grad: caught.append(grad[0]))
     model(x, noise)["reconstruction"].backward()
     H, W = caught[0].shape[-2:]
     inner = caught[0][..., (H - 13) // 2 : (H - 13) // 2 + 13, (W - 9) // 2 : (W - 9) // 2 + 9]
@@ -179,7 +180,7 @@ def test_damaged_models_are_refused_with_one_line(tmp_path: Path):
         SplitVAE.from_pretrained(path)
 
     for change, words in (
-        ({"latent_dims": 3}, "unknown key 'latent_dims'"),
+        ({"latent_dims": 3}, "no option 'latent_dims'"),
         ({"format_version": 99}, "format version 99"),
         ({"class": "GAN"}, "holds a GAN, not a SplitVAE"),
         ({"latent_dim": 0}, "latent_dim must be at least 1"),
@@ -231,10 +232,10 @@ def test_keras_weights_give_keras_numbers():
                 for weight in file[name].attrs["weight_names"]
             }
     model = SplitVAE((1, 32, 32), 4, base_channels=8, embedding_dim=32, padding="tf-same").eval()
-    encoder, decoder = model.encoder, model.decoder
+    encoder, decoder = model.network.encoder, model.network.decoder
     pairs = [m for pair in zip(encoder.scales, encoder.downsamples, strict=True) for m in pair]
     keras_tensors(in_order_of_the_data(encoder.stem, *pairs, encoder.dense_block), groups["model"])
-    keras_tensors([model.mean, model.logvar, model.embedding], groups["model_1"])
+    keras_tensors([model.network.mean, model.network.logvar, model.network.embedding], groups["model_1"])
     pairs = [m for pair in zip(decoder.upsamples, decoder.scales, strict=True) for m in pair]
     keras_tensors(in_order_of_the_data(decoder.dense, *pairs, decoder.head), groups["model_3"])
     # Keras reshapes to (rows, columns, channels), we to (channels, rows, columns).

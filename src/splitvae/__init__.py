@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from splitvae.evaluation.compare import compare as compare
     from splitvae.evaluation.evaluate import evaluate as evaluate
     from splitvae.evaluation.verify import verify as verify
+    from splitvae.models.autoencoder import Decoded as Decoded
     from splitvae.models.distributions import DiagonalGaussian as DiagonalGaussian
     from splitvae.models.pretrained import load_model as load_model
+    from splitvae.models.rae import RAE as RAE
     from splitvae.models.vae import VAE as VAE
-    from splitvae.models.vae import Decoded as Decoded
     from splitvae.models.vae import SplitVAE as SplitVAE
     from splitvae.run import Run as Run
     from splitvae.training.loop import train as train
@@ -48,7 +49,8 @@ _HOME = {
     "DiagonalGaussian": "splitvae.models.distributions",
     "load_model": "splitvae.models.pretrained",
     "VAE": "splitvae.models.vae",
-    "Decoded": "splitvae.models.vae",
+    "Decoded": "splitvae.models.autoencoder",
+    "RAE": "splitvae.models.rae",
     "SplitVAE": "splitvae.models.vae",
     "Run": "splitvae.run",
     "train": "splitvae.training.loop",

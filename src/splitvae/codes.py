@@ -11,13 +11,13 @@ from splitvae.models.distributions import DiagonalGaussian
 
 if TYPE_CHECKING:
     from splitvae.data.cache import ImageCache
-    from splitvae.models.vae import SplitVAE
+    from splitvae.models.autoencoder import Autoencoder
 
 BATCH = 250
 
 
 @torch.inference_mode()
-def encode_rows(model: "SplitVAE", cache: "ImageCache", rows: np.ndarray) -> DiagonalGaussian:
+def encode_rows(model: "Autoencoder", cache: "ImageCache", rows: np.ndarray) -> DiagonalGaussian:
     """The posterior of images of a prepared data set, on the CPU.
 
     Args:
@@ -33,7 +33,7 @@ def encode_rows(model: "SplitVAE", cache: "ImageCache", rows: np.ndarray) -> Dia
             f"{cache.meta['source']} has images of {'×'.join(map(str, cache.shape))}, the model takes "
             f"{'×'.join(map(str, model.image_shape))}."
         )
-    device = model.mean.weight.device
+    device = model.device
     posteriors = []
     for start in range(0, len(rows), BATCH):
         x = torch.from_numpy(cache.images[rows[start : start + BATCH]]).to(device).float() / 255

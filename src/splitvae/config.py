@@ -16,6 +16,19 @@ OBJECTIVE = Parameter(group=Group("Objective", sort_key=3))
 OPTIMISATION = Parameter(group=Group("Optimisation", sort_key=4))
 RECORDS = Parameter(group=Group("Records", sort_key=5))
 
+Network = Literal[
+    "split-vae", "rae", "rae-normed", "rae-normed-4x4", "infogan", "wae", "resnet", "resnet-normed", "resnet-light"
+]
+# Options that only some networks have.
+APPLIES = {
+    "scale_blocks": ("split-vae",),
+    "blocks_per_scale": ("split-vae",),
+    "depth_per_block": ("split-vae",),
+    "padding": ("split-vae",),
+    "num_scales": ("split-vae", "resnet"),
+    "embedding_dim": ("split-vae", "resnet", "infogan"),
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -36,8 +49,12 @@ class TrainConfig:
     skip_damaged: Annotated[bool, DATA] = False
     """Leave out pictures that cannot be read instead of refusing the source."""
 
-    model: Annotated[Literal["splitvae", "vae"], NETWORK] = "splitvae"
-    """"splitvae" blends num_components images by learned masks; "vae" is its counterpart with one."""
+    model: Annotated[Literal["splitvae", "vae", "ae", "rae", "rae-gp", "rae-l2", "rae-sn"], NETWORK] = "splitvae"
+    """"splitvae" blends num_components images by learned masks; "vae" is its counterpart with one; "ae" is without
+    noise; "rae" penalises its codes, -gp, -l2 and -sn its decoder too (Ghosh et al.)."""
+    network: Annotated[Network, NETWORK] = "split-vae"
+    """Whose layers: "split-vae" = the paper's; the others are of RAE, of Two-Stage VAE (infogan, wae, resnet), or with
+    the changes (-normed, -4x4, -light) that explain the paper's parameter counts. Not all options apply to all."""
     latent_dim: Annotated[int, NETWORK] = 128
     """Number of latent variables, at least 1."""
     num_components: Annotated[int, NETWORK] = 2
@@ -67,14 +84,24 @@ class TrainConfig:
     gamma_init: Annotated[float | Literal["first-batch"], OBJECTIVE] = "first-batch"
     """Gamma at the start; 1 = the paper, "first-batch" = the mse of the first batch, for short runs."""
 
+    embedding_weight: Annotated[float, OBJECTIVE] = 1e-4
+    """RAE's beta, as its authors print it: weight of the codes' mean square beside the mean squared error."""
+    penalty_weight: Annotated[float, OBJECTIVE] = 1e-7
+    """RAE's lambda, as its authors print it: weight of the gradient (rae-gp) or of the decoder's kernels (rae-l2)."""
+    gradient_penalty: Annotated[Literal["authors", "jacobian", "pythae"], OBJECTIVE] = "authors"
+    """Which gradient rae-gp penalises: that of RAE's code, of its paper, or of the library pythae."""
+
     epochs: Annotated[int, OPTIMISATION] = 100
     """Passes over the training images."""
     batch_size: Annotated[int, OPTIMISATION] = 100
     """Images per optimiser step, over all processes and micro-batches. More than there are images = all of them."""
     lr: Annotated[float, OPTIMISATION] = 1e-3
     """Learning rate of Adam (betas .9, .999, eps 1e-7)."""
-    lr_schedule: Annotated[Literal["constant", "cosine"], OPTIMISATION] = "cosine"
-    """"constant" = the paper; "cosine" falls to zero at the end of the last epoch."""
+    lr_schedule: Annotated[Literal["constant", "cosine", "halving", "plateau"], OPTIMISATION] = "cosine"
+    """"constant" = the paper; "cosine" falls to zero at the end of the last epoch; "halving" = Two-Stage VAE;
+    "plateau" halves it when five epochs bring nothing = RAE."""
+    lr_halve_every: Annotated[int, OPTIMISATION] = 150
+    """Epochs between halvings of the rate, for "halving"."""
     warmup_steps: Annotated[int, OPTIMISATION] = 0
     """Steps over which the rate rises from zero; 0 = none."""
     clip_norm: Annotated[float | None, OPTIMISATION] = None
@@ -113,8 +140,9 @@ class TrainConfig:
             _check_type(name, getattr(self, name), hint)
         at_least = {
             "latent_dim": 1, "num_components": 1, "base_channels": 1, "num_scales": 1, "scale_blocks": 1,
-            "blocks_per_scale": 1, "depth_per_block": 1, "embedding_dim": 1, "beta": 0, "epochs": 1, "batch_size": 2,
-            "warmup_steps": 0, "accumulate": 1, "seed": 0, "checkpoint_every": 0, "snapshot_every": 0, "log_every": 1,
+            "blocks_per_scale": 1, "depth_per_block": 1, "embedding_dim": 1, "beta": 0, "embedding_weight": 0,
+            "penalty_weight": 0, "epochs": 1, "batch_size": 2, "lr_halve_every": 1, "warmup_steps": 0, "accumulate": 1,
+            "seed": 0, "checkpoint_every": 0, "snapshot_every": 0, "log_every": 1,
         }  # fmt: skip
         for name, bound in at_least.items():
             if not bound <= getattr(self, name) < float("inf"):
@@ -133,9 +161,26 @@ class TrainConfig:
             raise InputError(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}; choose another."
             )
-        if self.model == "vae" and self.num_components not in (1, TrainConfig.num_components):
-            raise InputError(f"a vae has one component; use --model splitvae for {self.num_components}.")
+        if self.model != "splitvae" and self.num_components not in (1, TrainConfig.num_components):
+            raise InputError(f"{self.model} has one component; use --model splitvae for {self.num_components}.")
+        for name in APPLIES.keys() - self.network_options():
+            if getattr(self, name) != getattr(TrainConfig, name):
+                raise InputError(f"{name} does not apply to the network {self.network}; leave it out.")
+        if self.lr_schedule == "plateau" and self.gamma_rule != "fixed" and self.variational:
+            raise InputError("lr_schedule plateau watches the loss, which falls with gamma; use it with a fixed gamma.")
+        if self.model == "rae-gp" and self.compile:
+            raise InputError("rae-gp differentiates twice, which torch.compile cannot; leave --compile out.")
         self.parsed_size()
+
+    @property
+    def variational(self) -> bool:
+        """Whether the model has a posterior with a spread, and so beta and gamma_rule matter."""
+        return self.model in ("splitvae", "vae")
+
+    def network_options(self) -> set[str]:
+        """Fields that are options of the network, see ``splitvae.models.registry``."""
+        family = {name for name, networks in APPLIES.items() if self.network.startswith(networks)}
+        return family | {"base_channels", "batch_norm_momentum"}
 
     def parsed_size(self) -> tuple[int, int] | None:
         """``image_size`` as (H, W); None = from the data."""

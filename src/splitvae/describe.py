@@ -1,17 +1,21 @@
 """Figure 6 of the paper in words and numbers: the layers of a model, their shapes, parameters and cost."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
+from splitvae.config import TrainConfig
 from splitvae.errors import InputError, nearest
+from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
 from splitvae.models.networks import DenseBlock, ResidualBlock
-from splitvae.models.vae import SplitVAE
 from splitvae.presets import PRESETS, resolve
 from splitvae.run import Run
 
@@ -25,24 +29,30 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return trainable, trainable + statistics
 
 
-def count_flops(model: SplitVAE) -> dict[str, int]:
-    """Floating-point operations per image (a multiply-add counts 2): ``encode``, ``decode`` and a training ``step``."""
+def count_flops(model: Autoencoder) -> dict[str, int]:
+    """Floating-point operations per image (a multiply-add counts 2): ``encode``, ``decode`` and a training ``step``.
+
+    What a batch costs whatever its size, the power iterations of spectral norms, is left out.
+    """
     C, H, W = model.image_shape
-    device = model.mean.weight.device
-    counts = {}
-    x, z = torch.zeros(2, C, H, W, device=device), torch.zeros(2, model.latent_dim, device=device)
-    for name, call in (
-        ("encode", lambda: model.encode(x)),
-        ("decode", lambda: model.decode(z)),
-        ("step", lambda: model(x, z)["loss"].backward()),
-    ):
+    device = model.device
+    x, z = torch.zeros(4, C, H, W, device=device), torch.zeros(4, model.latent_dim, device=device)
+    noise = torch.zeros(4, *model.noise_shape, device=device)
+    calls: dict[str, Callable[[int], Any]] = {
+        "encode": lambda n: model.encode(x[:n]),
+        "decode": lambda n: model.decode(z[:n]),
+        "step": lambda n: model(x[:n], noise[:n])["loss"].backward(),
+    }
+
+    def flops(name: str, n: int) -> int:
         with FlopCounterMode(display=False) as counter:
-            call()
-        counts[name] = counter.get_total_flops() // 2
-    return counts
+            calls[name](n)
+        return counter.get_total_flops()
+
+    return {name: (flops(name, 4) - flops(name, 2)) // 2 for name in calls}
 
 
-def layers(model: SplitVAE) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...], int]]:
+def layers(model: Autoencoder) -> list[tuple[str, str, tuple[int, ...], tuple[int, ...], int]]:
     """(name, kind, input shape, output shape, parameters) of each block, in the order of the data."""
     found: list[tuple[str, str, tuple[int, ...], tuple[int, ...], int]] = []
     inside: set[nn.Module] = set()
@@ -50,7 +60,8 @@ def layers(model: SplitVAE) -> list[tuple[str, str, tuple[int, ...], tuple[int, 
     def note(name: str, module: nn.Module) -> None:
         def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
             parameters = sum(p.numel() for p in module.parameters())
-            found.append((name, type(module).__name__, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), parameters))
+            kind = parametrize.type_before_parametrizations(module).__name__  # of layers with a spectral norm
+            found.append((name, kind, tuple(inputs[0].shape[1:]), tuple(output.shape[1:]), parameters))
 
         hooks.append(module.register_forward_hook(hook))
 
@@ -60,18 +71,18 @@ def layers(model: SplitVAE) -> list[tuple[str, str, tuple[int, ...], tuple[int, 
             note(name, module)
             inside.update(module.modules())
     C, H, W = model.image_shape
-    device = model.mean.weight.device
+    device = model.device
     with torch.no_grad():
-        model(torch.zeros(2, C, H, W, device=device), torch.zeros(2, model.latent_dim, device=device))
+        model(torch.zeros(2, C, H, W, device=device), torch.zeros(2, *model.noise_shape, device=device))
     for hook in hooks:
         hook.remove()
     return found
 
 
-def activation_bytes(model: SplitVAE) -> int:
+def activation_bytes(model: Autoencoder) -> int:
     """Bytes per image that a training step keeps for its backward pass, in float32, as autograd counts them."""
     C, H, W = model.image_shape
-    device = model.mean.weight.device
+    device = model.device
     seen: dict[int, int] = {}
     parameters = {id(p) for p in model.parameters()}
 
@@ -83,7 +94,7 @@ def activation_bytes(model: SplitVAE) -> int:
 
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        model(torch.zeros(2, C, H, W, device=device), torch.zeros(2, model.latent_dim, device=device))
+        model(torch.zeros(2, C, H, W, device=device), torch.zeros(2, *model.noise_shape, device=device))
     return sum(seen.values()) // 2
 
 
@@ -125,10 +136,22 @@ def describe(what: str) -> None:
         f"training step {flops['step'] / 1e9:.1f} G\n"
         f"memory per image in training: {megabytes:.1f} MiB of activations in float32, "
         f"{config.batch_size * megabytes / 1024:.1f} GiB for a batch of {config.batch_size}\n"
-        f"objective: SSE/(2γ) + {config.beta:g}·KL, γ by {config.gamma_rule}; "
+        f"objective: {objective(config)}; "
         f"{config.epochs} epochs of Adam at {config.lr:g}",
         soft_wrap=True,
     )
+
+
+def objective(config: TrainConfig) -> str:
+    """The loss of a configuration as a formula."""
+    if config.variational:
+        return f"SSE/(2γ) + {config.beta:g}·KL, γ by {config.gamma_rule}"
+    terms = ["MSE"] + [f"{config.embedding_weight:g}·mean z²"] * (config.model != "ae")
+    if config.model == "rae-gp":
+        terms.append(f"{config.penalty_weight:g}·gradient penalty ({config.gradient_penalty})")
+    elif config.model == "rae-l2":
+        terms.append(f"{config.penalty_weight:g}·Σw² of the decoder")
+    return " + ".join(terms) + (", every layer normalised spectrally" if config.model == "rae-sn" else "")
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from splitvae.errors import InputError
 from splitvae.files import replacing
-from splitvae.models.vae import Decoded
+from splitvae.models.autoencoder import Decoded
 
 GAP = 2  # pixels between tiles
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from splitvae.config import TrainConfig
 from splitvae.errors import InputError
 from splitvae.files import read_json, write_json
-from splitvae.presets import PRESETS, Preset
+from splitvae.presets import PRESETS
 
 if TYPE_CHECKING:
     from splitvae.data.cache import ImageCache
-    from splitvae.models.vae import SplitVAE
+    from splitvae.models.autoencoder import Autoencoder
 
 FORMAT_VERSION = 1
 RECORD_KEYS = {"format_version", "preset", "config", "image_shape", "data", "machine", "versions", "git_commit"}
@@ -75,7 +75,7 @@ class Run:
         return tuple(self.record["image_shape"])
 
     @cached_property
-    def model(self) -> "SplitVAE":
+    def model(self) -> "Autoencoder":
         """The trained model in evaluation mode, on the CPU.
 
         Raises:
@@ -120,11 +120,10 @@ class Run:
         _ = self.model
         return model_hash(self.path / "model")
 
-    @property
-    def mixture_components(self) -> int:
-        """Components of the paper's mixture for this run's preset."""
-        preset = PRESETS.get(self.record["preset"])
-        return preset.mixture_components if preset else Preset.mixture_components
+    def density_options(self, kind: str) -> dict[str, Any]:
+        """Options with which the authors of this run's preset fit a kind of density; none where they do not."""
+        preset = PRESETS.get(self.record["preset"], PRESETS["images"])
+        return preset.densities.get(kind, {})
 
     @property
     def summary(self) -> dict[str, Any]:

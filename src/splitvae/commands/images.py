@@ -156,7 +156,7 @@ def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any
     """Decode latents in batches and write the outputs that were asked for; ``x`` is a first row of originals."""
     import torch
 
-    from splitvae.models.vae import Decoded
+    from splitvae.models.autoencoder import Decoded
     from splitvae.pictures import mix, rows_of, save_images, to_uint8
 
     K = model.num_components

@@ -61,7 +61,7 @@ def fit_density(
         progress: called with epochs done and their total, where a density is trained.
         device: where to encode and to fit; None = the GPU if there is one.
         test_images: for the test split, how many of its fixed reference images.
-        options: of the class; a mixture without ``n_components`` takes the paper's number for the run's preset.
+        options: of the class; those that are not given are as in the run's preset, or the class's own.
 
     Returns:
         the density, and its record: kind, options, split, number and hash of the codes, hash of the model, seconds.
@@ -72,8 +72,9 @@ def fit_density(
     if kind not in KINDS:
         raise InputError(f"'{kind}' is no density.{nearest(kind, KINDS)}")
     name = density_name(kind, split, name)
+    options = {**run.density_options(kind), **options}
     if kind.startswith("gmm"):
-        options = {"n_components": run.mixture_components if kind == "gmm" else 1, **options}
+        options = {"n_components": 10 if kind == "gmm" else 1, **options}
     place = pick_device(device)
     density = CLASSES[KINDS[kind]](**options, device=place)
     data = run.trained_data

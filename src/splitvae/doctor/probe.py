@@ -13,8 +13,8 @@ from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
 from splitvae.device import pick_device
 from splitvae.doctor.findings import Finding
+from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.distributions import DiagonalGaussian, inactive_latents
-from splitvae.models.vae import SplitVAE
 
 ENCODED, DECODED = 2_000, 300  # test images; and images of each split, because decoding costs four times as much
 STALE = 1.2  # mse with stored over mse with fresh batch-norm statistics
@@ -42,7 +42,7 @@ class Probe:
 
 
 @torch.no_grad()
-def probe(model: SplitVAE, cache: ImageCache) -> Probe:
+def probe(model: Autoencoder, cache: ImageCache) -> Probe:
     """Measure, on a GPU where there is one; ``model`` stays as it is."""
     device = pick_device()
     model = copy.deepcopy(model).to(device).eval()
@@ -57,7 +57,7 @@ def probe(model: SplitVAE, cache: ImageCache) -> Probe:
     return Probe(codes, test_mse, train_mse, fresh_mse, weights)
 
 
-def _reconstruct(model: SplitVAE, loader: ImageLoader) -> tuple[float, Tensor]:
+def _reconstruct(model: Autoencoder, loader: ImageLoader) -> tuple[float, Tensor]:
     """(mse, mean weights) on fixed images of a loader."""
     errors, weights = [], []
     for i, x in enumerate(loader.fixed_batches(DECODED)):
@@ -106,7 +106,7 @@ def check_overfitting(found: Probe) -> Finding:
     return Finding(
         "over-fitting", "warning" if ratio > OVERFIT_WARNING else "note",
         f"{text}: {ratio:.1f} times as much, the model knows its images by heart",
-        "more images; or --flip, fewer --epochs, a smaller --base-channels, a larger --beta",
+        "more images; or --flip, fewer --epochs, a smaller --base-channels, a larger --beta (of RAE --embedding-weight)",
     )  # fmt: skip
 
 
@@ -119,21 +119,32 @@ def check_latents(found: Probe, config: TrainConfig) -> Finding:
     D, counts = found.codes.mean.shape[1], inactive_latents(found.codes)
     inactive = counts["by_mean"]
     text = f"{D - inactive} of {D} in use; {inactive} idle (their mean varies by less than 0.05 over the images)"
+    collapse = " (posterior collapse)" if config.variational else ""
     if inactive == D:
-        start = "" if config.gamma_init == "first-batch" else ", or --gamma-init first-batch"
+        measured = config.gamma_init == "first-batch" or not config.variational
+        start = "" if measured else ", or --gamma-init first-batch"
         return Finding(
-            "latents", "warning", f"{text}: codes tell nothing of the image (posterior collapse)",
-            f"more --epochs, a smaller --beta (now {config.beta:g}){start}",
+            "latents", "warning", f"{text}: codes tell nothing of the image{collapse}",
+            f"more --epochs, {less_pressure(config)}{start}",
         )  # fmt: skip
     if inactive > D / 2:
         enough = max(2, math.ceil(1.25 * (D - inactive)))
         return Finding(
-            "latents", "warning", f"{text}: more than half are idle (posterior collapse)",
-            f"a smaller --beta (now {config.beta:g}) brings more into use; or do with --latent-dim {enough}",
+            "latents", "warning", f"{text}: more than half are idle{collapse}",
+            f"{less_pressure(config)} brings more into use; or do with --latent-dim {enough}",
         )  # fmt: skip
     if inactive == 0:
         return Finding("latents", "ok", f"all {D} in use; a larger --latent-dim may reconstruct better")
     return Finding("latents", "ok", text)
+
+
+def less_pressure(config: TrainConfig) -> str:
+    """The option that lets latents carry more."""
+    if config.variational:
+        return f"a smaller --beta (now {config.beta:g})"
+    if config.model == "ae":  # nothing presses
+        return f"a larger --base-channels (now {config.base_channels})"
+    return f"a smaller --embedding-weight (now {config.embedding_weight:g})"
 
 
 def check_variance_law(found: Probe) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any
 from splitvae.data.cache import ImageCache
 from splitvae.densities.store import density_names, load_density
 from splitvae.doctor.findings import Finding, counted
-from splitvae.doctor.probe import Probe, check_model, probe
+from splitvae.doctor.probe import Probe, check_model, less_pressure, probe
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.run import Run
 
@@ -123,7 +123,7 @@ def check_latents_so_far(run: Run, log: list[dict[str, Any]]) -> list[Finding]:
     text = f"{D - idle} of {D} in use near step {known[-1]['step']:,}"
     if idle <= D / 2:
         return [Finding("latents", "ok", text)]
-    remedy = f"if it stays so for some epochs: a smaller --beta (now {run.config.beta:g}) or a smaller --latent-dim"
+    remedy = f"if it stays so for some epochs: {less_pressure(run.config)} or a smaller --latent-dim"
     return [Finding("latents", "note", text, remedy)]
 
 
@@ -145,6 +145,8 @@ def check_data(run: Run, cache: ImageCache) -> Finding:
 def check_gamma(run: Run, log: list[dict[str, Any]], found: Probe) -> Finding:
     """Whether γ, the decoder's variance, is the mse that it stands for."""
     config, gamma = run.config, float(run.model.variance.value().detach())
+    if not config.variational:
+        return Finding("balance", "ok", "an autoencoder without noise: no γ and no KL to balance")
     if config.gamma_rule == "fixed":
         return Finding("balance", "ok", f"γ is fixed at {gamma:g}, as asked for")
     finite = [line for line in log if math.isfinite(line["mse"])]

@@ -6,6 +6,8 @@ import torch
 
 from splitvae.models.distributions import DiagonalGaussian, inactive_latents
 
+TINY = 1e-12  # least variance: a latent that never moves keeps the numbers finite
+
 
 def diagnose_latents(posterior: DiagonalGaussian) -> dict[str, Any]:
     """Numbers about the codes of a data set.
@@ -14,7 +16,8 @@ def diagnose_latents(posterior: DiagonalGaussian) -> dict[str, Any]:
         posterior: of N images, mean and logvar (N, D), N ≥ 2.
 
     Returns:
-        - ``kl``: mean KL(q(z|x) ‖ N(0, I)), nats per image; ``kl_per_dimension``: its D terms, by variable;
+        - ``kl``: mean KL(q(z|x) ‖ N(0, I)), nats per image (½‖μ‖² of a deterministic encoder);
+          ``kl_per_dimension``: its D terms, by variable;
         - ``inactive_by_mean``, ``inactive_by_variance``: see ``inactive_latents``;
         - ``variance_law``: Var(μᵢ) + E[σᵢ²] for each variable; 1 where the aggregate posterior has the prior's
           variance (Asperti & Trentin 2020, section 3), and its mean as ``variance_law_mean``;
@@ -23,11 +26,11 @@ def diagnose_latents(posterior: DiagonalGaussian) -> dict[str, Any]:
           ``total_correlation``, what they say about each other. Only what mean and covariance show of the prior
           hole.
     """
-    mean, variance = posterior.mean.double(), posterior.logvar.double().exp()
+    mean, variance = posterior.mean.double(), posterior.logvar.double().exp()  # of a deterministic encoder 0
     D = mean.shape[1]
     kl = DiagonalGaussian(mean, posterior.logvar.double()).kl_per_dimension()
-    law = mean.var(dim=0, correction=0) + variance.mean(dim=0)
-    covariance = torch.cov(mean.T, correction=0).reshape(D, D) + variance.mean(dim=0).diag()
+    law = (mean.var(dim=0, correction=0) + variance.mean(dim=0)).clamp_min(TINY)
+    covariance = torch.cov(mean.T, correction=0).reshape(D, D) + variance.mean(dim=0).clamp_min(TINY).diag()
     marginal = 0.5 * float((law + mean.mean(dim=0).square() - 1 - law.log()).sum())
     total_correlation = 0.5 * float(law.log().sum() - torch.linalg.slogdet(covariance).logabsdet)
     inactive = inactive_latents(posterior)
@@ -76,5 +79,5 @@ def diagnosis(latents: dict[str, Any], floor: float, reconstruction: float, prio
     D, inactive = latents["latent_dim"], latents["inactive_by_mean"]
     collapse = ""
     if inactive > D / 2:
-        collapse = f" Collapse: {inactive} of {D} latents carry nothing; lower --beta or --latent-dim."
+        collapse = f" Collapse: {inactive} of {D} latents carry nothing; lower --beta (of RAE --embedding-weight) or --latent-dim."
     return f"{found}. The distance from the prior, {prior:.1f}, is {floor:.1f} floor {told}.{collapse}"

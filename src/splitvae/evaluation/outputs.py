@@ -13,21 +13,21 @@ from splitvae.evaluation.features import extract
 from splitvae.pictures import to_uint8
 
 if TYPE_CHECKING:
-    from splitvae.models.vae import SplitVAE
+    from splitvae.models.autoencoder import Autoencoder
 
 BATCH = 100
 
 
-def output_names(model: "SplitVAE") -> list[str]:
+def output_names(model: "Autoencoder") -> list[str]:
     """What a model paints: x_hat, and x1 … xK where there are K > 1 components."""
     K = model.num_components
     return ["x_hat"] + ([f"x{k + 1}" for k in range(K)] if K > 1 else [])
 
 
 @torch.inference_mode()
-def decode_outputs(model: "SplitVAE", z: Tensor) -> Iterator[np.ndarray]:
+def decode_outputs(model: "Autoencoder", z: Tensor) -> Iterator[np.ndarray]:
     """Decode latents (N, D) on the model's device: batches (B, O, C, H, W) uint8, O as in ``output_names``."""
-    device = model.mean.weight.device
+    device = model.device
     for part in z.split(BATCH):
         decoded = model.decode(part.to(device))
         images = decoded.x_hat[:, None]
@@ -39,7 +39,7 @@ def decode_outputs(model: "SplitVAE", z: Tensor) -> Iterator[np.ndarray]:
 
 
 def output_features(
-    model: "SplitVAE",
+    model: "Autoencoder",
     z: Tensor,
     extractor: Callable[[Tensor], Tensor],
     progress: Callable[[int], Any] | None = None,

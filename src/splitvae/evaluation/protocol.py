@@ -207,7 +207,7 @@ def _twin(setting: Setting, name: str, record: dict[str, Any], say: Callable[[st
         if (found["codes"], found["model_sha256"]) == (setting.n, run.model_hash):
             return density, found
     say(f"fitting {twin} on the codes of the {setting.n:,} test images of the reference, as the paper does")
-    seed, device = record.get("seed", 0), run.model.mean.weight.device
+    seed, device = record.get("seed", 0), run.model.device
     return fit_density(run, "gmm", "test", twin, seed, device=device, test_images=setting.n, **options)
 
 
@@ -235,7 +235,7 @@ def card(setting: Setting, sources: list[Source], seeds: int) -> dict[str, Any]:
         "generated_images": setting.n,
         "temperature": 1.0,
     }
-    device = setting.run.model.mean.weight.device
+    device = setting.run.model.device
     return {
         **decides,
         "signature": hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16],

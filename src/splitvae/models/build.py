@@ -1,25 +1,32 @@
 """From a configuration to a model, in one place."""
 
+from typing import Any
+
 import torch
 
 from splitvae.config import TrainConfig
+from splitvae.models.autoencoder import Autoencoder
+from splitvae.models.rae import RAE
 from splitvae.models.vae import VAE, SplitVAE
 
 
-def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> SplitVAE:
+def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> Autoencoder:
     """The model of a configuration, with the weights that its seed gives."""
-    network = {
-        name: getattr(config, name)
-        for name in (
-            "latent_dim", "num_components", "base_channels", "num_scales", "scale_blocks", "blocks_per_scale",
-            "depth_per_block", "embedding_dim", "padding", "batch_norm_momentum", "beta", "gamma_rule",
-        )
-    }  # fmt: skip
-    if config.gamma_init != "first-batch":
-        network["gamma_init"] = config.gamma_init
+    common: dict[str, Any] = {name: getattr(config, name) for name in sorted(config.network_options())}
+    common |= {"image_shape": image_shape, "latent_dim": config.latent_dim, "network": config.network}
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers are left alone
         torch.manual_seed(config.seed)
+        if not config.variational:
+            return RAE(
+                regularizer=config.model.partition("-")[2] or "none",  # type: ignore[arg-type]
+                embedding_weight=0.0 if config.model == "ae" else config.embedding_weight,
+                penalty_weight=config.penalty_weight,
+                gradient_penalty=config.gradient_penalty,
+                **common,
+            )
+        common |= {"beta": config.beta, "gamma_rule": config.gamma_rule}
+        if config.gamma_init != "first-batch":
+            common["gamma_init"] = config.gamma_init
         if config.model == "vae":
-            del network["num_components"]
-            return VAE(image_shape, **network)
-        return SplitVAE(image_shape, **network)
+            return VAE(**common)
+        return SplitVAE(num_components=config.num_components, **common)

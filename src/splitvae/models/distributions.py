@@ -21,6 +21,11 @@ class DiagonalGaussian:
     logvar: Tensor
 
     @property
+    def deterministic(self) -> bool:
+        """Whether the posterior is a point. Note: waits for a GPU."""
+        return bool(torch.isneginf(self.logvar).all())
+
+    @property
     def std(self) -> Tensor:
         """(B, D) standard deviation σ."""
         return torch.exp(0.5 * self.logvar)
@@ -48,6 +53,8 @@ class DiagonalGaussian:
     def kl(self) -> Tensor:
         """KL(q ‖ N(0, I)) = ½ Σᵢ (μᵢ² + σᵢ² − log σᵢ² − 1), equation 4.
 
+        Of a deterministic encoder ½‖μ‖², what an autoencoder penalises: the rest of its KL is infinite.
+
         Returns:
             (B,) nats per image.
         """
@@ -55,7 +62,8 @@ class DiagonalGaussian:
 
     def kl_per_dimension(self) -> Tensor:
         """The terms of the sum in ``kl``: (B, D) nats."""
-        return 0.5 * (self.mean.square() + self.logvar.exp() - self.logvar - 1)
+        spread = self.logvar.exp() - self.logvar - 1
+        return 0.5 * (self.mean.square() + spread.masked_fill(self.logvar.isneginf(), 0.0))
 
 
 def inactive_latents(posterior: DiagonalGaussian) -> dict[str, int]:

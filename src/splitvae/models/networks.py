@@ -1,16 +1,19 @@
-"""The residual encoder and decoder of the Split-VAE paper (section 3.1, figure 6).
+"""The residual network of the Split-VAE paper (section 3.1, figure 6).
 
-The decoder knows nothing of masks: it returns ``out_channels`` maps of logits, and ``vae.py`` says what they mean.
+The decoder knows nothing of masks: it returns ``out_channels`` maps of logits, and ``autoencoder.py`` says what they
+mean. The networks of other papers are in ``baselines/``, with the same methods as ``SplitVAENetwork``.
 After Dai & Wipf (2019), as in the official code of Asperti, Bugo & Filippini (arXiv 2202.02738), ``split_vae.py``:
 swish for the non-linearity, a stem with stride 2, batch norm in the dense block, no block after the last reduction.
 """
 
 import itertools
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from splitvae.errors import InputError
 
 Padding = Literal["torch", "tf-same"]
 NORM_EPS = 1e-5
@@ -23,9 +26,10 @@ def upsamplings(height: int, width: int) -> int:
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
-    """(H', W'): the sides rounded up to multiples of 2ⁿ, on which the networks work."""
+    """(H', W'): the sides rounded up to multiples of 2ⁿ, on which the networks work; n is that of (H', W')."""
     unit = 2 ** upsamplings(height, width)
-    return -(-height // unit) * unit, -(-width // unit) * unit
+    sides = -(-height // unit) * unit, -(-width // unit) * unit
+    return sides if upsamplings(*sides) == upsamplings(height, width) else padded_size(*sides)
 
 
 class Downsample(nn.Conv2d):
@@ -187,9 +191,81 @@ class Decoder(nn.Module):
         return self.head(h)
 
 
+class SplitVAENetwork(nn.Module):
+    """Images to posterior, and latents to logits; the defaults are the paper's.
+
+    The embedding of width ``embedding_dim`` stands between convolutions and latents on both sides.
+
+    Args:
+        image_shape: (C, H', W') with sides as ``padded_size`` gives them.
+        latent_dim: number of latent variables D.
+        out_channels: maps of logits that ``decode`` returns.
+        deterministic: without the variance of a posterior.
+        base_channels: channels of the first scale; they double at each reduction.
+        num_scales: number of reductions in the encoder.
+        scale_blocks: Scale Blocks at each scale of the pyramid.
+        blocks_per_scale: Residual Blocks inside each Scale Block.
+        depth_per_block: convolutions inside each Residual Block.
+        embedding_dim: width of the dense block.
+        padding: "torch", or "tf-same" for weights from Keras.
+        batch_norm_momentum: weight of the new batch in the running statistics (Keras writes 1 − this).
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        out_channels: int,
+        deterministic: bool = False,
+        base_channels: int = 64,
+        num_scales: int = 4,
+        scale_blocks: int = 1,
+        blocks_per_scale: int = 1,
+        depth_per_block: int = 2,
+        embedding_dim: int = 512,
+        padding: Padding = "torch",
+        batch_norm_momentum: float = 0.001,
+    ) -> None:
+        super().__init__()
+        if padding not in get_args(Padding):
+            raise InputError(f"padding must be one of {', '.join(get_args(Padding))}, not '{padding}'.")
+        C, H, W = image_shape
+        blocks = (scale_blocks, blocks_per_scale, depth_per_block, padding, batch_norm_momentum)
+        self.encoder = Encoder(C, base_channels, num_scales, embedding_dim, *blocks)
+        self.mean = nn.Linear(embedding_dim, latent_dim)
+        self.logvar = None if deterministic else nn.Linear(embedding_dim, latent_dim)
+        self.embedding = nn.Linear(latent_dim, embedding_dim)
+        self.decoder = Decoder(out_channels, (H, W), upsamplings(H, W), base_channels, embedding_dim, *blocks)
+
+    @staticmethod
+    def padded_size(height: int, width: int) -> tuple[int, int]:
+        """See the function of this name."""
+        return padded_size(height, width)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, C, H', W') → mean and logvar (B, D); a deterministic encoder has no logvar."""
+        embedding = self.encoder(x)
+        return self.mean(embedding), None if self.logvar is None else self.logvar(embedding)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, D) → logits (B, out_channels, H', W')."""
+        embedding = self.embedding(z)
+        return self.decoder(embedding)
+
+    def decoder_kernels(self) -> list[Tensor]:
+        """Kernels that RAE-L2 penalises: of all the decoder's convolutions."""
+        return [m.weight for m in self.decoder.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+
+    def reset_parameters(self) -> None:
+        """Keras' defaults, as the official code."""
+        self.apply(keras_init)
+
+
 def keras_init(module: nn.Module) -> None:
     """Keras' defaults, which the paper trained with: glorot-uniform kernels, zero biases."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        module.reset_parameters()

@@ -1,6 +1,5 @@
 """Models on disk: ``config.json`` (class, format version, arguments) and ``model.safetensors``; nothing is pickled."""
 
-import inspect
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.files import read_json, replacing, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no field for the network
 
 
 class Pretrained:
@@ -50,15 +49,13 @@ class Pretrained:
             raise InputError(f"{where} holds a {name}, not a {cls.__name__}; use splitvae.load_model for either.")
         if version != FORMAT_VERSION:
             raise InputError(
-                f"{where} has format version {version}; this splitvae reads {FORMAT_VERSION}. Update splitvae."
+                f"{where} has format version {version}, this splitvae reads {FORMAT_VERSION}; use the version that "
+                "wrote it, or train again."
             )
-        known = {name for base in cls.__mro__ for name in inspect.signature(base).parameters}
-        if unknown := set(config) - known:
-            raise InputError(f"{where} has the unknown key '{min(unknown)}'; remove it or update splitvae.")
         try:
             model = cls(**config)
-        except TypeError as error:
-            raise InputError(f"{where} does not describe a {name}: {error}.") from error
+        except (InputError, TypeError) as error:
+            raise InputError(f"{where} does not describe a {name} of this splitvae: {error}") from error
         assert isinstance(model, nn.Module)
         load_strictly(model, read_tensors(directory / "model.safetensors"), directory / "model.safetensors")
         return model.eval()
@@ -66,11 +63,12 @@ class Pretrained:
 
 def load_model(path: str | Path) -> Any:
     """Load whichever model class is saved at ``path`` (a directory, a run, or a hub name), in evaluation mode."""
+    from splitvae.models.rae import RAE
     from splitvae.models.vae import VAE, SplitVAE
 
     directory = _locate(path)
     name = read_json(directory / "config.json", "not a saved model").get("class")
-    classes: dict[str, Any] = {"SplitVAE": SplitVAE, "VAE": VAE}
+    classes: dict[str, Any] = {"SplitVAE": SplitVAE, "VAE": VAE, "RAE": RAE}
     if name not in classes:
         raise InputError(
             f"{directory / 'config.json'} names the class '{name}'; this splitvae knows {', '.join(classes)}."

@@ -99,7 +99,7 @@ def _kept_distances(setting: Setting, folder: Path, z: Tensor, seed: int) -> np.
 
 def _distances(setting: Setting, folder: Path, z: Tensor, seed: int) -> np.ndarray:
     """The distance of each output of one snapshot, (O,), in the order of ``setting.outputs``."""
-    model = load_model(folder).to(setting.run.model.mean.weight.device)
+    model = load_model(folder).to(setting.run.model.device)
     features = output_features(model, z, setting.extractor, setting.advance)
     own = [mixed(features, seed) if name == "mix" else features[:, i] for i, name in enumerate(setting.outputs)]
     return np.array([frechet_from_features(part, setting.test) for part in own])

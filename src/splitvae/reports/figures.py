@@ -21,7 +21,7 @@ from splitvae.errors import InputError
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import output_names
 from splitvae.files import write_json
-from splitvae.models.vae import Decoded
+from splitvae.models.autoencoder import Decoded
 from splitvae.pictures import GAP, grid, mix, rows_of, save_picture, square_grid, to_uint8
 from splitvae.reports.evolution import evolution, evolution_plot
 from splitvae.reports.plots import mathtext, save_plot, with_text
@@ -29,7 +29,7 @@ from splitvae.run import Run, is_run
 
 if TYPE_CHECKING:
     from splitvae.evaluation.features import Extractor
-    from splitvae.models.vae import SplitVAE
+    from splitvae.models.autoencoder import Autoencoder
 
 Kind = Literal["masks and components", "samples", "mean images", "reconstructions", "distances along training", "masks"]
 SAMPLED = ("masks and components", "samples", "masks")  # kinds that draw latents from a density
@@ -181,7 +181,7 @@ def generated_picture(run: Run, kind: Kind, density: str, output: str, n: int, s
 
 def reconstructed_picture(run: Run, n: int) -> Image.Image:
     """Figure 10: n fixed test images, with masks, components and x̂ decoded from their posterior mean."""
-    x = ImageLoader(run.trained_data, "test", 1, 0, run.model.mean.weight.device, resident=False).fixed(n)
+    x = ImageLoader(run.trained_data, "test", 1, 0, run.model.device, resident=False).fixed(n)
     with torch.inference_mode():
         z = run.model.encode(x).mode()
     rows = {"x": x} | rows_of(_decode(run.model, z))
@@ -272,9 +272,9 @@ def _run_of(place: Run | str | Path) -> Run | None:
 
 
 @torch.inference_mode()
-def _decode(model: "SplitVAE", z: Tensor) -> Decoded:
+def _decode(model: "Autoencoder", z: Tensor) -> Decoded:
     """Decode many latents (N, D), a batch at a time."""
-    device = model.mean.weight.device
+    device = model.device
     parts = [model.decode(part.to(device)) for part in z.split(500)]
     return Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 

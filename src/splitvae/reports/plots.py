@@ -93,12 +93,13 @@ def with_text(
     return whole
 
 
-def latent_plot(latents: dict[str, Any]) -> Figure:
+def latent_plot(latents: dict[str, Any], variational: bool = True) -> Figure:
     """The KL of each latent variable, sorted, and which of them are inactive.
 
     Args:
         latents: of ``evaluation.latents.diagnose_latents``, of which ``kl_per_dimension`` (nats) and
             ``inactive_by_mean``, a count, are read. The inactive ones are taken to be those of the lowest KL.
+        variational: False where that is ½z², of an autoencoder without noise.
     """
     kl = np.sort(latents["kl_per_dimension"])[::-1]
     D, inactive = len(kl), latents["inactive_by_mean"]
@@ -107,19 +108,22 @@ def latent_plot(latents: dict[str, Any]) -> Figure:
     axes.bar(np.arange(1, D + 1), kl, width=0.85, color=[BLUE] * active + [VERMILLION] * inactive)
     axes.set_xlim(0.25, D + 0.75)
     axes.set_xlabel("latent variable, sorted")
-    axes.set_ylabel("KL [nats]")
+    axes.set_ylabel("KL [nats]" if variational else "mean of ½z²")
     if inactive:
         # A bar of almost no height cannot be seen: the ground under it says where it is.
         axes.axvspan(active + 0.5, D + 0.75, color=VERMILLION, alpha=0.12, linewidth=0)
         middle, place = (active + D + 1) / 2, axes.get_xaxis_transform()  # x of the data, y from 0 to 1
         axes.text(middle, 0.5, "inactive", color=VERMILLION, transform=place, rotation=90, ha="center", va="center")
-    title = f"{active} of {D} variables active, {inactive} inactive; {kl.sum():.1f} nats per image"
+    total = f"{kl.sum():.1f} nats per image" if variational else f"½‖z‖² {kl.sum():.1f}"
+    title = f"{active} of {D} variables active, {inactive} inactive; {total}"
     axes.set_title(title, fontsize=10, loc="left")
     return figure
 
 
 def loss_plot(run: Run) -> Figure:
     """The terms of the objective along training, from ``log.jsonl``: mse with the γ that follows it, and KL.
+
+    Of an autoencoder without noise: mse, and ½‖z‖².
 
     Raises:
         InputError: the run has no line in its log yet.
@@ -130,13 +134,14 @@ def loss_plot(run: Run) -> Figure:
     seen = [line["images_seen"] / 1000 for line in log]
     figure, (error, rate) = new_plot(6.4, 4.8, rows=2, sharex=True)
     error.plot(seen, [line["mse"] for line in log], color=BLUE, linewidth=1.2, label="mse per value")
-    error.plot(
-        seen, [line["gamma"] for line in log], color=VERMILLION, linewidth=1.6, label="γ, the decoder's variance"
-    )
+    if run.config.variational:
+        error.plot(
+            seen, [line["gamma"] for line in log], color=VERMILLION, linewidth=1.6, label="γ, the decoder's variance"
+        )
     error.set_yscale("log")
     error.legend(frameon=False)
     rate.plot(seen, [line["kl"] for line in log], color=GREEN, linewidth=1.2)
-    rate.set_ylabel("KL [nats per image]")
+    rate.set_ylabel("KL [nats per image]" if run.config.variational else "½‖z‖², mean over images")
     rate.set_ylim(bottom=0)
     rate.set_xlabel("thousand images seen")
     return figure

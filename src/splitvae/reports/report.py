@@ -96,7 +96,7 @@ def pictures(run: Run, metrics: dict[str, Any], density: str) -> list[dict[str, 
     found[f"{SAMPLES} samples from {source}, not chosen."] = square_grid(samples)
     neighbours = nearest_picture(run, samples[:TAKEN_APART])
     found["Samples (top) and the training images nearest to each, by pixels: copies would show here."] = neighbours
-    found["What each latent variable carries."] = latent_plot(metrics["latents"])
+    found["What each latent variable carries."] = latent_plot(metrics["latents"], run.config.variational)
     if run.log():
         found["The training."] = loss_plot(run)
     return [{"caption": caption, "url": _data_url(picture)} for caption, picture in found.items()]

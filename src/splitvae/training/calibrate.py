@@ -4,13 +4,13 @@ import torch
 from torch import nn
 
 from splitvae.data.loader import ImageLoader, seeded
-from splitvae.models.vae import SplitVAE
+from splitvae.models.autoencoder import Autoencoder
 
 BATCH = 100
 
 
 @torch.no_grad()
-def calibrate(model: SplitVAE, loader: ImageLoader, images: int = 10_000) -> SplitVAE:
+def calibrate(model: Autoencoder, loader: ImageLoader, images: int = 10_000) -> Autoencoder:
     """Replace batch norm's running statistics by plain averages over fixed training images.
 
     With the paper's momentum the running statistics lag a thousand steps behind the weights, and averaged weights have
@@ -29,7 +29,7 @@ def calibrate(model: SplitVAE, loader: ImageLoader, images: int = 10_000) -> Spl
     model.train()
     for i, x in enumerate(loader.fixed_batches(images, BATCH)):
         if len(x) == BATCH or i == 0:  # a short tail would weigh as much as a whole batch
-            model(x, torch.randn(len(x), model.latent_dim, generator=seeded(0, "calibrate", i)).to(x.device))
+            model(x, torch.randn(len(x), *model.noise_shape, generator=seeded(0, "calibrate", i)).to(x.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return model.eval()

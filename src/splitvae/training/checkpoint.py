@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from splitvae.errors import SplitVAEError
 from splitvae.files import read_json, write_json
 from splitvae.models.pretrained import load_strictly, read_tensors, write_tensors
+from splitvae.training.schedule import Plateau
 
 KEPT = 2
 
 
 @dataclass
 class TrainingState:
-    """Everything that changes while training; order and noise are functions of (seed, step), so the step says it all.
+    """Everything that changes while training; order and noise are functions of (seed, step).
 
     Attributes:
         model: the bare module: weights, batch-norm statistics, γ and its running mse.
         optimizer: Adam.
         average: running average of the weights; None = not asked for.
+        plateau: what a rate that follows the loss remembers; None = the rate is a function of the step.
         step: optimiser steps done.
         seconds: time spent training, over all sessions.
     """
@@ -32,6 +34,7 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: nn.Module | None
+    plateau: Plateau | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -45,7 +48,10 @@ class TrainingState:
         temporary = directory / f".{uuid.uuid4().hex[:8]}"
         try:
             write_tensors(temporary / "state.safetensors", self._tensors())
-            write_json(temporary / "state.json", {"step": self.step, "seconds": self.seconds})
+            record: dict[str, Any] = {"step": self.step, "seconds": self.seconds}
+            if self.plateau is not None:
+                record["plateau"] = self.plateau.state()
+            write_json(temporary / "state.json", record)
             if target.exists():  # a damaged one, which was passed over
                 os.replace(target, directory / f".{uuid.uuid4().hex[:8]}")
             os.replace(temporary, target)
@@ -75,6 +81,8 @@ class TrainingState:
             self.optimizer.state[p][key] = like.detach().copy_(value)
         record = read_json(path / "state.json", "not a training state")
         self.step, self.seconds = record["step"], record["seconds"]
+        if self.plateau is not None and "plateau" in record:  # a resumed run may change its schedule
+            self.plateau.load(record["plateau"])
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}

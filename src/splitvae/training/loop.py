@@ -22,8 +22,8 @@ from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
 from splitvae.errors import InputError, Interrupted, SplitVAEError
+from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
-from splitvae.models.vae import SplitVAE
 from splitvae.presets import resolve
 from splitvae.run import Run, open_data, write_record
 from splitvae.training.calibrate import calibrate
@@ -31,14 +31,16 @@ from splitvae.training.checkpoint import TrainingState, load_latest
 from splitvae.training.ema import update_average
 from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
 from splitvae.training.precision import choose_precision
-from splitvae.training.progress import TERMS, Reporter
+from splitvae.training.progress import Reporter
 from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
+from splitvae.training.schedule import Plateau, learning_rate
 from splitvae.training.sync_norm import synchronise
 
 # What may change when a run goes on: how long and how fast it trains, where it runs and what it records.
 MAY_CHANGE = {
-    "epochs", "lr", "lr_schedule", "clip_norm", "accumulate", "precision", "compile", "device", "data", "quiet",
-    "checkpoint_minutes", "checkpoint_every", "snapshot_every", "log_every", "tracker", "sync_batch_norm",
+    "epochs", "lr", "lr_schedule", "lr_halve_every", "clip_norm", "accumulate", "precision", "compile", "device",
+    "data", "quiet", "checkpoint_minutes", "checkpoint_every", "snapshot_every", "log_every", "tracker",
+    "sync_batch_norm",
 }  # fmt: skip
 QUICK_CALIBRATION = 500  # images for the batch norm of a picture along the way; a model for use takes 10,000
 
@@ -141,13 +143,6 @@ def _machine(config: TrainConfig, accelerator: Accelerator, before: dict[str, An
     }  # fmt: skip
 
 
-def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """The rate of a step (0-based): linear warm-up, then constant or a half cosine to zero at ``total``."""
-    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
-    decay = 0.5 * (1 + math.cos(math.pi * step / total)) if config.lr_schedule == "cosine" else 1.0
-    return config.lr * warmup * decay
-
-
 def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelerator, bf16: bool) -> None:
     """Train until ``config.epochs`` are done, from the newest state in the run if there is one."""
     device, main = accelerator.device, accelerator.is_main_process
@@ -164,11 +159,19 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
         bare.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-7, fused=device.type in ("cpu", "cuda")
     )
 
+    # RAE's rate follows the loss, which its authors measure per value: ours is a sum, SSE/(2γ) + ….
+    plateau = None
+    if config.lr_schedule == "plateau":
+        scale = math.prod(cache.shape) / (2 * float(bare.variance.value()))
+        plateau = Plateau(loader.steps_per_epoch, scale)
+
     # Resume, before the model is wrapped for several processes.
-    state = TrainingState(bare, optimizer, average)
+    state = TrainingState(bare, optimizer, average, plateau)
     found = load_latest(state, run.path / "state")
     quiet = config.quiet or not main
-    reporter = Reporter(run.path / "log.jsonl", config, math.prod(cache.shape), state.step, total, quiet, main)
+    reporter = Reporter(
+        run.path / "log.jsonl", config, bare.terms, math.prod(cache.shape), state.step, total, quiet, main
+    )
     if accelerator.num_processes > 1 and config.sync_batch_norm:
         synchronise(bare)
     model = accelerator.prepare(torch.compile(bare) if config.compile else bare)
@@ -181,7 +184,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     # A second copy of the model gets calibrated weights, for pictures along the way and for use at the end.
     ready = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def ready_model(images: int) -> SplitVAE:
+    def ready_model(images: int) -> Autoencoder:
         ready.load_state_dict((average or bare).state_dict())
         with autocast():
             return calibrate(ready, loader, images)
@@ -198,7 +201,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     def micro_batches(step: int) -> list[tuple[Tensor, Tensor]]:
         """Images and noise of this process in this step, one pair for each micro-batch."""
         epoch, index = divmod(step, loader.steps_per_epoch)
-        noise = torch.randn(config.batch_size, bare.latent_dim, generator=seeded(config.seed, "noise", step))
+        noise = torch.randn(config.batch_size, *bare.noise_shape, generator=seeded(config.seed, "noise", step))
         first = [(m * accelerator.num_processes + accelerator.process_index) * size for m in range(config.accumulate)]
         return [
             (
@@ -220,16 +223,18 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     with reporter, interrupts() as received:
         while state.step < total:
             torch._foreach_copy_(backup, buffers)
-            lr = optimizer.param_groups[0]["lr"] = learning_rate(config, state.step, total)
+            factor = 1.0 if plateau is None else plateau.factor
+            lr = learning_rate(config, state.step, loader.steps_per_epoch, factor)
+            optimizer.param_groups[0]["lr"] = lr
 
             # Forward and backward over micro-batches; gradients are exchanged with the last one.
-            values = torch.zeros(len(TERMS), device=device)
+            values = torch.zeros(len(bare.terms), device=device)
             for m, (x, noise) in enumerate(micro_batches(state.step)):
                 with nullcontext() if m == config.accumulate - 1 else accelerator.no_sync(model):
                     with autocast():
                         terms = model(x, noise)
                     accelerator.backward(terms["loss"] / config.accumulate)
-                values += torch.stack([terms[name].detach() for name in TERMS]) / config.accumulate
+                values += torch.stack([terms[name].detach() for name in bare.terms]) / config.accumulate
             if config.clip_norm is not None:
                 norm = nn.utils.clip_grad_norm_(bare.parameters(), config.clip_norm)
             else:
@@ -249,13 +254,15 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
                 if reads_at_once(device):  # only batch norm has moved since the last good step: undo that
                     torch._foreach_copy_(buffers, backup)
                     save()
-                raise SplitVAEError(_diverged(values, state.step, run, config))
+                raise SplitVAEError(_diverged(bare.terms, values, state.step, run, config))
 
             # Adam, then γ by its rule, then the average of the weights.
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            bare.variance.update(values[TERMS.index("mse")])
+            bare.variance.update(values[bare.terms.index("mse")])
             state.step += 1
+            if plateau is not None:
+                plateau.update(values[0], state.step)
             if average is not None:
                 update_average(average, bare, config.ema_decay, state.step)
 
@@ -325,9 +332,9 @@ def _fitting_batch(config: TrainConfig, images: int, processes: int) -> TrainCon
     return replace(config, batch_size=size)
 
 
-def _diverged(values: Tensor, step: int, run: Run, config: TrainConfig) -> str:
+def _diverged(terms: tuple[str, ...], values: Tensor, step: int, run: Run, config: TrainConfig) -> str:
     """Which term is not finite, and what helps."""
-    names = [*TERMS[1:], "gradient norm"]
+    names = [*terms[1:], "gradient norm"]
     bad = [
         f"{name} {value}" for name, value in zip(names, values[1:].tolist(), strict=False) if not math.isfinite(value)
     ]

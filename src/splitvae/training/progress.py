@@ -14,7 +14,6 @@ from torch import Tensor
 from splitvae.config import TrainConfig
 from splitvae.files import replacing
 
-TERMS = ("loss", "mse", "reconstruction", "kl", "gamma")  # what a model's forward returns, in the order of the log
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
 
 
@@ -24,6 +23,7 @@ class Reporter:
     Args:
         log: path of ``log.jsonl``; lines after ``start`` are dropped, so that a resumed run tells each step once.
         config: of the run.
+        terms: what the model's forward returns, in this order.
         values_per_image: C·H·W.
         start, total: optimiser steps done and in all.
         quiet: print nothing.
@@ -35,9 +35,17 @@ class Reporter:
     """
 
     def __init__(
-        self, log: Path, config: TrainConfig, values_per_image: int, start: int, total: int, quiet: bool, writes: bool
+        self,
+        log: Path,
+        config: TrainConfig,
+        terms: tuple[str, ...],
+        values_per_image: int,
+        start: int,
+        total: int,
+        quiet: bool,
+        writes: bool,
     ) -> None:
-        self.log, self.config, self.total, self.writes = log, config, total, writes
+        self.log, self.config, self.terms, self.total, self.writes = log, config, terms, total, writes
         self.values_per_image, self.steps_per_epoch = values_per_image, total // config.epochs
         self.inactive: int | None = None
         self.also: Callable[..., Any] | None = None
@@ -72,7 +80,7 @@ class Reporter:
 
         Args:
             step: steps done.
-            values: TERMS, then the gradient's norm, on the device.
+            values: the terms, then the gradient's norm, on the device.
             lr: the step's learning rate.
             look: whether values may be read, which waits for a GPU.
         """
@@ -88,21 +96,17 @@ class Reporter:
         """Append means since the last line, and γ, the rate and speeds as they are."""
         assert self._sums is not None
         steps, now = step - self._logged_step, time.monotonic()
-        loss, mse, reconstruction, kl, _, norm, *_ = (self._sums / steps).tolist()
-        gamma = float(values[TERMS.index("gamma")])
+        means = dict(zip((*self.terms, "grad_norm"), (self._sums / steps).tolist(), strict=False))
+        gamma = means["gamma"] = float(values[self.terms.index("gamma")])
         record = {
             "step": step,
             "epoch": (step - 1) // self.steps_per_epoch,
             "images_seen": step * self.config.batch_size,
-            "loss": loss,
-            "mse": mse,
-            "reconstruction": reconstruction,
-            "kl": kl,
-            "gamma": gamma,
+            **means,
             # Negative log-likelihood of the Gaussian decoder: SSE/(2γ) + (D/2)·log 2πγ.
-            "nll": reconstruction + 0.5 * self.values_per_image * math.log(2 * math.pi * gamma),
-            "beta_gamma": self.config.beta * gamma,  # the KL's weight against SSE/2: what shrinks as training goes on
-            "grad_norm": norm,
+            "nll": means["reconstruction"] + 0.5 * self.values_per_image * math.log(2 * math.pi * gamma),
+            # The KL's weight against SSE/2: what shrinks as training goes on.
+            "beta_gamma": self.config.beta * gamma if self.config.variational else None,
             "lr": lr,
             "sec_per_step": (now - self._logged_at) / steps,
             "inactive": self.inactive,
@@ -119,9 +123,10 @@ class Reporter:
         if self._bar.disable and now - self._printed_at < PLAIN_EVERY:
             return
         per_step = (now - self._started_at) / (step - self._started_step)
-        mse, kl, gamma = (float(values[TERMS.index(name)]) for name in ("mse", "kl", "gamma"))
+        mse, kl, gamma = (float(values[self.terms.index(name)]) for name in ("mse", "kl", "gamma"))
         inactive = "" if self.inactive is None else f"  inactive {self.inactive}/{self.config.latent_dim}"
-        terms = f"{self.config.batch_size / per_step:,.0f} img/s  mse {mse:.4f}  KL {kl:.1f}  γ {gamma:.4f}{inactive}"
+        balance = f"KL {kl:.1f}  γ {gamma:.4f}" if self.config.variational else f"½‖z‖² {kl:.1f}"
+        terms = f"{self.config.batch_size / per_step:,.0f} img/s  mse {mse:.4f}  {balance}{inactive}"
         epoch = f"epoch {(step - 1) // self.steps_per_epoch + 1}/{self.config.epochs}"
         if not self._bar.disable:
             self._bar.update(self._task, completed=step, description=epoch, terms=terms)

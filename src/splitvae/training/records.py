@@ -11,8 +11,8 @@ from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
 from splitvae.files import write_json
+from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.distributions import DiagonalGaussian, inactive_latents
-from splitvae.models.vae import SplitVAE
 from splitvae.pictures import grid, rows_of, save_picture, to_uint8
 from splitvae.run import Run
 from splitvae.training.checkpoint import TrainingState
@@ -24,7 +24,7 @@ PROBED = 1_000  # images that say how many latents are inactive
 def opening_lines(
     run: Run,
     config: TrainConfig,
-    model: SplitVAE,
+    model: Autoencoder,
     cache: ImageCache,
     accelerator: Accelerator,
     bf16: bool,
@@ -64,9 +64,9 @@ def wants_picture(step: int, steps_per_epoch: int, total: int) -> bool:
 
 
 @torch.no_grad()
-def save_picture_of(model: SplitVAE, cache: ImageCache, run: Run, step: int) -> None:
+def save_picture_of(model: Autoencoder, cache: ImageCache, run: Run, step: int) -> None:
     """Write ``samples/step-….png``: test images; masks, components and x̂ of their reconstructions, then of samples."""
-    device = model.mean.weight.device
+    device = model.device
     x = ImageLoader(cache, "test", 1, 0, device, resident=False).fixed(PICTURED)
     z = torch.randn(PICTURED, model.latent_dim, generator=seeded(0, "picture", 0)).to(device)
     rows = [x, *rows_of(model.decode(model.encode(x).mode())).values(), *rows_of(model.decode(z)).values()]
@@ -74,7 +74,7 @@ def save_picture_of(model: SplitVAE, cache: ImageCache, run: Run, step: int) -> 
 
 
 @torch.no_grad()
-def count_inactive(model: SplitVAE, loader: ImageLoader) -> int:
+def count_inactive(model: Autoencoder, loader: ImageLoader) -> int:
     """Inactive latents (by the variance of the mean) over fixed training images."""
     return inactive_latents(_joined([model.encode(x) for x in loader.fixed_batches(PROBED)]))["by_mean"]
 
@@ -84,12 +84,14 @@ def _joined(parts: list[DiagonalGaussian]) -> DiagonalGaussian:
 
 
 @torch.no_grad()
-def write_summary(model: SplitVAE, cache: ImageCache, run: Run, config: TrainConfig, state: TrainingState) -> list[str]:
+def write_summary(
+    model: Autoencoder, cache: ImageCache, run: Run, config: TrainConfig, state: TrainingState
+) -> list[str]:
     """Write ``summary.json`` and return it in words: what the model does on (up to 10,000) test images.
 
     ``mse`` is of reconstructions from the posterior mean.
     """
-    device = model.mean.weight.device
+    device = model.device
     posteriors, errors = [], []
     for x in ImageLoader(cache, "test", 1, 0, device, resident=False).fixed_batches(10_000):
         posteriors.append(model.encode(x))
@@ -109,8 +111,11 @@ def write_summary(model: SplitVAE, cache: ImageCache, run: Run, config: TrainCon
     }
     write_json(run.path / "summary.json", summary)
     inactive = summary["inactive_latents"]["by_mean"]
+    balance = f"½‖z‖² {summary['kl']:.1f}"
+    if config.variational:
+        balance = f"KL {summary['kl']:.1f} nats, γ {summary['gamma']:.4f}"
     return [
-        f"test: mse {summary['mse']:.4f}, KL {summary['kl']:.1f} nats, γ {summary['gamma']:.4f}, "
+        f"test: mse {summary['mse']:.4f}, {balance}, "
         f"{inactive} of {model.latent_dim} latents inactive; trained for {state.seconds / 60:.1f} min",
         f"the model is in {run.path / 'model'}, pictures of the training in {run.path / 'samples'}",
     ]

@@ -1,13 +1,11 @@
-"""Named recipes, each with its card: what it is, what it costs, what score to expect, and the command."""
+"""Split-VAE's own recipes: the paper's data sets, Fashion-MNIST, digits to begin with, images of one's own."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from splitvae.config import TrainConfig
-from splitvae.errors import InputError, nearest
+from splitvae.presets.preset import Preset
 
 # The paper's recipe (section 5 and the official code): frozen. Short runs use TrainConfig's own batch norm and γ₀.
-PAPER = {
+PAPER: dict[str, Any] = {
     "batch_norm_momentum": 0.001,
     "gamma_init": 1.0,
     "lr_schedule": "constant",
@@ -23,26 +21,9 @@ PAPER = {
 }
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A recipe: what differs from ``TrainConfig``'s defaults, and its card.
-
-    Attributes:
-        values: fields of ``TrainConfig``.
-        card: for people: paper row, cost and what to expect.
-        shape: (C, H, W) of its data, for `splitvae info` without the data.
-        mixture_components: Gaussians of the mixture that is fitted on its codes.
-    """
-
-    values: dict[str, Any]
-    card: str
-    shape: tuple[int, int, int]
-    mixture_components: int = 10
-
-
 RATE = "Adam at the paper's constant 1e-3; the official code as committed says 1e-4."
 
-PRESETS: dict[str, Preset] = {
+SPLIT_VAE: dict[str, Preset] = {
     "digits": Preset(
         {
             "data": "digits", "image_size": 16, "latent_dim": 16, "base_channels": 16, "beta": 3.0, "epochs": 40,
@@ -57,7 +38,7 @@ PRESETS: dict[str, Preset] = {
         "The paper's MNIST, table 1, row SVAE: 12,793,667 parameters, 45 PFLOP of training. Published FID 20.4 from "
         f"the prior, 7.47 with a mixture of 20 fitted on test codes. {RATE} Run: splitvae train mnist --out runs/mnist",
         (1, 32, 32),
-        20,
+        {"gmm": {"n_components": 20}},
     ),
     "fashion-mnist": Preset(
         {
@@ -67,7 +48,7 @@ PRESETS: dict[str, Preset] = {
         "The MNIST recipe on Fashion-MNIST; not in the paper, no published score. 45 PFLOP of training. "
         "Run: splitvae train fashion-mnist --out runs/fashion",
         (1, 32, 32),
-        20,
+        {"gmm": {"n_components": 20}},
     ),
     "cifar10": Preset(
         {"data": "uoft-cs/cifar10", "image_size": 32, "latent_dim": 200, "beta": 3.0, "epochs": 110, **PAPER},
@@ -75,7 +56,7 @@ PRESETS: dict[str, Preset] = {
         f"training. Published FID 81.9 from the prior, 69.5 with a mixture of 100 fitted on test codes. {RATE} "
         "Run: splitvae train cifar10 --out runs/cifar10",
         (3, 32, 32),
-        100,
+        {"gmm": {"n_components": 100}},
     ),
     "celeba": Preset(
         {"data": "flwrlabs/celeba", "image_size": 64, "latent_dim": 150, "beta": 3.0, "epochs": 160, **PAPER},
@@ -83,7 +64,7 @@ PRESETS: dict[str, Preset] = {
         "of training. Published FID 54.8, 49.0, 45.7 for x̂, x̂₁, x̂₂ from the prior, 35.1 for a mix of x̂₁ and x̂₂ with a "
         f"mixture of 100 fitted on test codes. {RATE} Run: splitvae train celeba --out runs/celeba",
         (3, 64, 64),
-        100,
+        {"gmm": {"n_components": 100}},
     ),
     "images": Preset(
         {},
@@ -92,15 +73,3 @@ PRESETS: dict[str, Preset] = {
         (3, 64, 64),
     ),
 }  # fmt: skip
-
-
-def resolve(preset: str | None = None, **changes: Any) -> TrainConfig:
-    """The configuration of a preset with changes; None = ``images``.
-
-    Raises:
-        InputError: an unknown preset or option, with the nearest known name, or a value out of its bounds.
-    """
-    name = preset or "images"
-    if name not in PRESETS:
-        raise InputError(f"unknown preset '{name}'.{nearest(name, PRESETS)}")
-    return TrainConfig().with_changes({**PRESETS[name].values, **changes})

@@ -1,0 +1,29 @@
+"""Named recipes, each with its card: what it is, what it costs, what score to expect, and the command.
+
+A preset is named after its data set, ``mnist``, ``fashion-mnist``, ``cifar10``, ``celeba``: Split-VAE as the paper has
+it; with the name of another system behind it, ``mnist-rae-gp``; and with ``-small`` at the end, the same for two cores
+and five minutes.
+"""
+
+from typing import Any
+
+from splitvae.config import TrainConfig
+from splitvae.errors import InputError, nearest
+from splitvae.presets.preset import Preset as Preset
+from splitvae.presets.small import SMALL
+from splitvae.presets.split_vae import SPLIT_VAE
+from splitvae.presets.systems import OTHERS
+
+PRESETS: dict[str, Preset] = SPLIT_VAE | OTHERS | SMALL
+
+
+def resolve(preset: str | None = None, **changes: Any) -> TrainConfig:
+    """The configuration of a preset with changes; None = ``images``.
+
+    Raises:
+        InputError: an unknown preset or option, with the nearest known name, or a value out of its bounds.
+    """
+    name = preset or "images"
+    if name not in PRESETS:
+        raise InputError(f"unknown preset '{name}'.{nearest(name, PRESETS)}")
+    return TrainConfig().with_changes({**PRESETS[name].values, **changes})
