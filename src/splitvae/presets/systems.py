@@ -73,7 +73,8 @@ def _rae(data: str, system: str) -> tuple[dict[str, Any], str]:
         ("ae", "celeba"): (0.0, 0.0, 70),
     }[system, kind]
     values = {
-        "model": system, "network": "rae", "base_channels": 128, "latent_dim": {"mnist": 16, "cifar10": 128}.get(kind, 64),
+        "model": system, "network": "rae", "base_channels": 128,
+        "latent_dim": {"mnist": 16, "cifar10": 128, "celeba": 64}[kind],
         "embedding_weight": embedding_weight, "penalty_weight": penalty_weight, "epochs": epochs, "batch_size": 100,
         "lr": 1e-3 if data == "celeba" else 5e-4, "lr_schedule": "plateau", "batch_norm_momentum": 0.01,
     }  # fmt: skip
