@@ -14,6 +14,7 @@ from splitvae.commands import densities as densities
 from splitvae.commands import evaluation as evaluation
 from splitvae.commands import images as images
 from splitvae.commands import reports as reports
+from splitvae.commands import reproducing as reproducing
 from splitvae.commands import scoring as scoring
 from splitvae.commands import training as training
 from splitvae.commands.app import app

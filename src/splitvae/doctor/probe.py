@@ -106,7 +106,7 @@ def check_overfitting(found: Probe) -> Finding:
     return Finding(
         "over-fitting", "warning" if ratio > OVERFIT_WARNING else "note",
         f"{text}: {ratio:.1f} times as much, the model knows its images by heart",
-        "more images; or --flip, fewer --epochs, a smaller --base-channels, a larger --beta (of RAE --embedding-weight)",
+        "more images; or --flip, fewer --epochs, a smaller --base-channels, a larger --beta (RAE: --embedding-weight)",
     )  # fmt: skip
 
 
@@ -118,8 +118,10 @@ def check_latents(found: Probe, config: TrainConfig) -> Finding:
     """
     D, counts = found.codes.mean.shape[1], inactive_latents(found.codes)
     inactive = counts["by_mean"]
-    text = f"{D - inactive} of {D} in use; {inactive} idle (their mean varies by less than 0.05 over the images)"
-    collapse = " (posterior collapse)" if config.variational else ""
+    little, collapse = "their mean varies by less than 0.05 over the images", " (posterior collapse)"
+    if not config.variational:
+        little, collapse = "they vary by less than 0.05 of the average over the images", ""
+    text = f"{D - inactive} of {D} in use; {inactive} idle ({little})"
     if inactive == D:
         measured = config.gamma_init == "first-batch" or not config.variational
         start = "" if measured else ", or --gamma-init first-batch"

@@ -79,5 +79,6 @@ def diagnosis(latents: dict[str, Any], floor: float, reconstruction: float, prio
     D, inactive = latents["latent_dim"], latents["inactive_by_mean"]
     collapse = ""
     if inactive > D / 2:
-        collapse = f" Collapse: {inactive} of {D} latents carry nothing; lower --beta (of RAE --embedding-weight) or --latent-dim."
+        lower = "lower --beta (RAE: --embedding-weight) or --latent-dim"
+        collapse = f" Collapse: {inactive} of {D} latents carry nothing; {lower}."
     return f"{found}. The distance from the prior, {prior:.1f}, is {floor:.1f} floor {told}.{collapse}"

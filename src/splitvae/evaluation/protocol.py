@@ -164,7 +164,7 @@ def sources_of(
         setting: with the run.
         protocol: one of the two.
         densities: names; None = all that the run has. The paper's protocol takes those fitted on test codes, and for
-            each mixture on training codes its twin, named …-test.
+            each mixture on training codes, of more than one Gaussian, its twin, named …-test.
         say: called with lines for people.
         fit: whether to fit those twins that are missing.
 
@@ -180,8 +180,8 @@ def sources_of(
     if protocol == "paper" and fit:
         mixtures = {
             name: record
-            for name, (_, record) in loaded.items()
-            if record["class"] == "GaussianMixture" and record["split"] == "train"
+            for name, (density, record) in loaded.items()
+            if record["class"] == "GaussianMixture" and record["split"] == "train" and len(density.weights_) > 1
         }
         if not mixtures and not chosen and densities is None:
             mixtures = {"gmm": {}}

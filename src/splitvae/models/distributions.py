@@ -73,10 +73,13 @@ def inactive_latents(posterior: DiagonalGaussian) -> dict[str, int]:
         posterior: of a whole data set, (N, D).
 
     Returns:
-        ``by_mean``: variables whose mean varies over the data with a variance below 0.05;
+        ``by_mean``: variables whose mean varies over the data with a variance below 0.05, the prior's being 1; of a
+        deterministic encoder, whose codes may have any scale, the average variable's being 1;
         ``by_variance``: variables whose mean posterior variance is above 0.95.
     """
+    variance = posterior.mean.var(dim=0, correction=0)
+    unit = variance.mean() if posterior.deterministic else 1.0
     return {
-        "by_mean": int((posterior.mean.var(dim=0, correction=0) < 0.05).sum()),
+        "by_mean": int((variance <= 0.05 * unit).sum()),
         "by_variance": int((posterior.logvar.exp().mean(dim=0) > 0.95).sum()),
     }

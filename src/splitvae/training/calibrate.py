@@ -13,6 +13,8 @@ BATCH = 100
 def calibrate(model: Autoencoder, loader: ImageLoader, images: int = 10_000) -> Autoencoder:
     """Replace batch norm's running statistics by plain averages over fixed training images.
 
+    Spectral norms take their steps on the way, as in training.
+
     With the paper's momentum the running statistics lag a thousand steps behind the weights, and averaged weights have
     none of their own.
 

@@ -1,0 +1,153 @@
+"""The command that repeats the tables of the Split-VAE paper: reproduce."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from splitvae.commands.app import app, progress_bar
+from splitvae.errors import InputError
+
+RESULTS = Path("docs/results/runs")  # of a checkout
+
+
+@app.command(
+    help_epilogue="Example: splitvae reproduce table1 --data photos/mnist --out runs --extractor efficientnet-lite0\n\n"
+    "Example: splitvae reproduce table3 --scale paper --out runs --only rae-l2,svae --seeds 1 --dry-run\n\n"
+    "Example: splitvae reproduce table2 --data photos/cifar10 --out table2"
+)
+def reproduce(
+    table: Literal["table1", "table2", "table3", "table4"],
+    *,
+    out: Path,
+    data: str | None = None,
+    scale: Literal["small", "paper"] = "small",
+    only: str | None = None,
+    seeds: int | None = None,
+    n: int | None = None,
+    results: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    extractor: str = "inception-v3-compat",
+    extractor_weights: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Measure a table of the Split-VAE paper again, beside what the paper prints.
+
+    table1, table3, table4: every system on MNIST, CIFAR-10, CelebA; what is missing is trained, what was interrupted
+    goes on, what is finished is not run again. table2: the distance of each class of a labelled source, of random
+    mixes of all, and of 1, 2 … classes joined, from the test images of all; no model takes part.
+
+    Args:
+        table: Which.
+        out: A folder: for the runs and the table, or for table2.json and table2.png.
+        data: Where the data is; without it the preset's source on the hub.
+        scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
+        only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, ….
+        seeds: Of training: 0, 1 …; without it 3. For table2 of the random mixes; without it 5.
+        n: Images on either side of a distance; without it 5,000 for small, else 10,000.
+        results: Small files with what is finished; without it docs/results/runs where it exists, else OUT/results.
+        dry_run: Tell what would be done, and do nothing.
+        extractor: inception-v3-compat (its distance is the FID), efficientnet-lite0 (works offline), clip-…, dinov2-….
+        extractor_weights: A file with the extractor's weights, for machines without a network.
+        device: Of densities and features: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
+    """
+    if out.suffix.lower() in (".png", ".json", ".npz", ".csv", ".md"):
+        raise InputError(f"cannot write a table to {out.name}: --out is a folder, for the numbers and a picture.")
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    if table == "table2":
+        _table2(console, data, out, extractor, extractor_weights, n or 10_000, seeds or 5, device)
+        return
+    from splitvae.reports.plots import save_plot
+    from splitvae.reports.terminal import print_table
+    from splitvae.reproduce.render import markdown, notes_of, table_plot, terminal_table
+    from splitvae.reproduce.tables import plan, reproduce_table
+
+    if results is None:
+        results = RESULTS if RESULTS.is_dir() else out / "results"
+    systems = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    planned = plan(table, scale, out, results, extractor, systems, seeds or 3, n)
+    for entry in planned if dry_run else ():
+        job = entry.job
+        size = f"{job.config.epochs} epochs of {job.config.model} on {job.config.network}"
+        console.print(f"{job.name}: {entry.state}; {size}, densities {', '.join(job.densities)}", soft_wrap=True)
+    if dry_run:
+        missing = sum(entry.state != "finished" for entry in planned)
+        console.print(f"{missing} of {len(planned)} to be made; results in {results}, runs in {out}", soft_wrap=True)
+        return
+    with progress_bar(console) as bar:
+        task = bar.add_task("images", total=None)
+        result = reproduce_table(
+            table, scale, data, out, results, systems, seeds or 3, extractor, extractor_weights, n, device,
+            say=lambda line: bar.console.print(line, soft_wrap=True),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    print_table(console, terminal_table(result))
+    for note in notes_of(result):
+        console.print(note, soft_wrap=True)
+    page, picture = out / f"{table}-{scale}.md", out / f"{table}-{scale}.png"
+    out.mkdir(parents=True, exist_ok=True)
+    page.write_text(markdown(result), encoding="utf-8")
+    save_plot(table_plot(result), picture)
+    console.print(f"{page}, {picture}", soft_wrap=True)
+
+
+def _table2(
+    console: Any,
+    data: str | None,
+    out: Path,
+    extractor: str,
+    weights: Path | None,
+    n: int,
+    seeds: int,
+    device: str | None,
+) -> None:
+    from splitvae.presets import PRESETS
+    from splitvae.reports.plots import save_plot
+    from splitvae.reproduce.table2 import images_in_all, open_labelled, table2, table2_plot
+
+    data = data or str(PRESETS["cifar10"].values["data"])
+    with progress_bar(console) as bar:
+        images = bar.add_task("images", total=images_in_all(open_labelled(data)[0], n))
+        distances = bar.add_task("distances", total=None, visible=False)
+        result = table2(
+            data, extractor, out, n, seeds, weights=weights, device=device,
+            advance=lambda count: bar.advance(images, count),
+            measured=lambda done, total: bar.update(distances, completed=done, total=total, visible=True),
+        )  # fmt: skip
+    save_plot(table2_plot(result), out / "table2.png")
+    _print_table2(console, result)
+    console.print(f"{out / 'table2.json'}, {out / 'table2.png'}", soft_wrap=True)
+
+
+def _print_table2(console: Any, result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from splitvae.reports.terminal import print_table
+
+    def told(entry: dict[str, Any]) -> str:
+        return f"{entry['mean']:.2f}" + ("" if entry["sd"] is None else f" ± {entry['sd']:.2f}")
+
+    card, published = result["card"], result["published"]
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (("images of", "left"), (result["distance"], "right"), ("paper", "left")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for entry in result["classes"]:
+        table.add_row(entry["name"], f"{entry['distance']:.2f}", "")
+    mixes = f"a mix of all classes, {len(result['mix']['distances'])} seeds"
+    table.add_row(mixes, told(result["mix"]), f"{published['mix']:g}")
+    floor = result["floor"]
+    table.add_row(f"floor: {floor['images_of_each']:,} training from as many others", f"{floor['distance']:.2f}", "")
+    for entry in result["curve"]:
+        choices = f"{len(entry['subsets'])} choice{'s' * (len(entry['subsets']) > 1)}"
+        table.add_row(f"{entry['labels']} class{'es' * (entry['labels'] > 1)}, {choices}", told(entry), "")
+    print_table(console, table)
+    console.print(
+        f"{card['images_of_each_choice']:,} training and mirror images against {card['test_images']:,} test images of "
+        f"{card['source']}; {card['extractor']}, {card['resize']}, weights {card['weights_sha256'][:8]}",
+        soft_wrap=True,
+    )
+    console.print(f"paper: {published['protocol']}", soft_wrap=True)
+    for note in result["notes"]:
+        console.print(f"note: {note}", soft_wrap=True)

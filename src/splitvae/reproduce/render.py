@@ -1,0 +1,143 @@
+"""Tables 1, 3 and 4 as people see them: in the terminal, as Markdown, and as a picture."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from splitvae.reports.columns import symbol
+from splitvae.reports.plots import BLACK, BLUE, GREEN, new_plot
+from splitvae.reproduce.tables import headline
+
+# Column: (heading, the cell that it shows).
+CELLS = {
+    "REC": "clean/REC",
+    "N(0, I)": "clean/normal",
+    "1 Gaussian": "clean/gaussian",
+    "GMM": "clean/gmm",
+    "2nd stage": "clean/second-stage",
+    "GMM on test codes": "paper/gmm-test",
+}
+
+
+def rows_of_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """(headings, rows) of a table from ``summarize_table``; columns that nobody fills are left out."""
+    used = {title: key for title, key in CELLS.items() if any(key in line["cells"] for line in result["lines"])}
+    headings = ["system", "output", "params", "paper", "GFLOP", *used, "published"]
+    rows = []
+    for line in result["lines"]:
+        mark = " *" if line["chosen"] and line["output"] != "x_hat" else ""
+        rows.append([
+            line["row"] if line["output"] == "x_hat" else "",
+            symbol(line["output"]) + mark,
+            f"{line['parameters'] / 1e6:.2f} M" if line["output"] == "x_hat" else "",
+            _millions(line["published_parameters"]) if line["output"] == "x_hat" else "",
+            f"{line['gflop']:.2f}" if line["output"] == "x_hat" else "",
+            *(_cell(line["cells"].get(key)) for key in used.values()),
+            _published(line),
+        ])  # fmt: skip
+    return headings, rows
+
+
+def terminal_table(result: dict[str, Any]) -> Table:
+    """The table for the terminal."""
+    table = Table(title=title(result), box=None, pad_edge=False)
+    table.title_justify = "left"
+    headings, rows = rows_of_table(result)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i < 2 or heading == "published" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table and its notes as a Markdown page."""
+    headings, rows = rows_of_table(result)
+    lines = [f"# {title(result)}", "", "| " + " | ".join(headings) + " |"]
+    lines.append("|" + "|".join("---" if i < 2 else "---:" for i in range(len(headings))) + "|")
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes_of(result)), ""])
+
+
+def title(result: dict[str, Any]) -> str:
+    """What the table is."""
+    return f"Table {result['table'].removeprefix('table')} at scale {result['scale']}: {result['distance']}"
+
+
+def notes_of(result: dict[str, Any]) -> list[str]:
+    """What a reader of the table must know."""
+    seeds = sorted({len(line["seeds"]) for line in result["lines"]})
+    count = " to ".join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))
+    notes = [
+        f"mean ± standard deviation over {count} training seed{'s' * (seeds[-1] > 1)}; {result['images']:,} images on "
+        f"either side, {result['source']}; densities on training codes, but for the last of ours; floor (real training "
+        f"images) {result['floor']:.1f}",
+        "params with batch-norm statistics, and as the paper prints them; GFLOP of a training step, per image",
+        "* the output nearest to training images, from which the system's score is read",
+        f"on {', '.join(result['hardware'])}",
+        *_lead(result["lead"], result["distance"]),
+    ]
+    reasons = {entry["comparable"] for line in result["lines"] for entry in line["published"].values()}
+    notes += [f"published: GEN → last column of the paper; comparable: {reason}" for reason in sorted(reasons)]
+    doubts = [
+        f"{line['row']}, published {column}: {entry['note']}"
+        for line in result["lines"]
+        for column, entry in line["published"].items()
+        if entry["note"]
+    ]
+    return notes + doubts + result["notes"]
+
+
+def _lead(lead: dict[str, Any] | None, distance: str) -> list[str]:
+    if lead is None:
+        return []
+    by, error = lead["difference"], lead["standard_error"]
+    verdict = "ahead of" if by > 0 else "behind"
+    sure = "" if error is None else f" ± {error:.2f} (standard error over training seeds)"
+    return [f"SplitVAE is {verdict} the best other, {lead['best_other']}, by {abs(by):.2f}{sure} {distance}"]
+
+
+def table_plot(result: dict[str, Any]) -> Figure:
+    """The score of each system (mean ± sd) beside what it costs: parameters and FLOPs of a training step."""
+    chosen = sorted((line for line in result["lines"] if line["chosen"]), key=headline)
+    figure, (bars, cost) = new_plot(9.6, 4.0, columns=2, width_ratios=(3, 2))
+    cells = [line["cells"][f"clean/{line['density']}"] for line in chosen]
+    spread = [cell["sd"] or 0.0 for cell in cells]
+    colours = [GREEN if line["system"] == "svae" else BLUE for line in chosen]
+    names = [line["row"] + ("" if line["output"] == "x_hat" else f", {symbol(line['output'])}") for line in chosen]
+    bars.barh(range(len(chosen)), [cell["mean"] for cell in cells], xerr=spread, color=colours, ecolor=BLACK, capsize=2)
+    bars.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
+    bars.set_yticks(range(len(chosen)), names)
+    bars.invert_yaxis()
+    bars.grid(visible=False, axis="y")
+    bars.set_xlabel(result["distance"])
+    bars.set_title("samples of the fitted density, mean ± sd; dotted: floor", fontsize=10, loc="left")
+
+    for line, cell, colour in zip(chosen, cells, colours, strict=True):
+        cost.errorbar(line["gflop"], cell["mean"], cell["sd"], color=colour, marker="o", markersize=5, capsize=2)
+        place: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, 3), "fontsize": 7}
+        cost.annotate(f"{line['row']}, {line['parameters'] / 1e6:.1f} M", (line["gflop"], cell["mean"]), **place)
+    cost.set_xlabel("GFLOP of a training step, per image")
+    cost.set_title("against cost, with parameters", fontsize=10, loc="left")
+    return figure
+
+
+def _millions(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.2f} M"
+
+
+def _cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "–"
+    return f"{cell['mean']:.1f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.1f}")
+
+
+def _published(line: dict[str, Any]) -> str:
+    """ "22.2 → 11.5", with a question mark behind what is only recalled."""
+
+    def told(column: str) -> str:
+        entry = line["published"].get(column)
+        return "–" if entry is None else f"{entry['value']:g}" + ("?" * (entry["status"] == "recalled"))
+
+    return f"{told('GEN')} → {told('density')}" if line["published"] else ""

@@ -1,0 +1,260 @@
+"""Tables 1, 3 and 4 of Split-VAE (arXiv 2202.02738): every system on MNIST, CIFAR-10, CelebA, under one protocol.
+
+The paper borrows its numbers from five publications with five protocols. Here every system is trained and scored by
+the same code, several times; what was published stands beside it, and why it is no equal.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from splitvae.errors import InputError, SplitVAEError, nearest
+from splitvae.evaluation.extractors import EXTRACTORS
+from splitvae.presets import PRESETS
+from splitvae.presets.systems import SYSTEMS, preset_name
+from splitvae.reproduce.published import find, published_parameters
+from splitvae.reproduce.results import Job, find_result, make_result
+
+if TYPE_CHECKING:
+    import torch
+
+Scale = Literal["small", "paper"]
+TABLES = {"table1": ("mnist", 1), "table3": ("cifar10", 3), "table4": ("celeba", 4)}
+IMAGES = {"small": 5_000, "paper": 10_000}  # on either side of a distance
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job and what there is of it.
+
+    Attributes:
+        job: what is to be made.
+        state: "finished", "recipe changed" (the result is of another), "trained", "interrupted", "missing".
+        result: the JSON's content where it is finished.
+    """
+
+    job: Job
+    state: str
+    result: dict[str, Any] | None = None
+
+
+def plan(
+    table: str,
+    scale: Scale,
+    runs: Path,
+    results: Path,
+    extractor: str,
+    only: list[str] | None = None,
+    seeds: int = 3,
+    n: int | None = None,
+) -> list[Planned]:
+    """All jobs of a table, seed by seed, so that every system has its first result before any has its second.
+
+    Args:
+        table: a key of ``TABLES``.
+        scale: "small" or "paper".
+        runs, results: folders of run directories and of results.
+        extractor: name of the features' network.
+        only: keys of ``SYSTEMS``; None = all that have a preset.
+        seeds: 0 … seeds − 1.
+        n: images on either side; None = ``IMAGES``.
+
+    Raises:
+        InputError: an unknown table, scale, system or extractor, or no seeds.
+    """
+    for value, names in ((table, list(TABLES)), (scale, list(IMAGES)), (extractor, list(EXTRACTORS))):
+        if value not in names:
+            raise InputError(f"'{value}' is unknown.{nearest(value, names)}")
+    if seeds < 1:
+        raise InputError(f"a table needs at least 1 seed, not {seeds}.")
+    data, small = TABLES[table][0], scale == "small"
+    known = [system for system in SYSTEMS if preset_name(data, system, small) in PRESETS]
+    for system in only or ():
+        if system not in known:
+            raise InputError(f"there is no system '{system}' in {table} at scale {scale}.{nearest(system, known)}")
+    planned = []
+    for seed in range(seeds):
+        for system in known if only is None else only:
+            job = Job(data, system, small, seed, n or IMAGES[scale])
+            path, result = find_result(job, results, extractor)
+            planned.append(Planned(job, _state(job, runs, path, result), result))
+    return planned
+
+
+def _state(job: Job, runs: Path, path: Path | None, result: dict[str, Any] | None) -> str:
+    if result is not None:
+        return "finished"
+    if path is not None:
+        return "recipe changed"
+    folder = runs / job.name
+    if not (folder / "config.json").exists():
+        return "missing"
+    return "trained" if (folder / "summary.json").exists() else "interrupted"
+
+
+def reproduce_table(
+    table: str,
+    scale: Scale = "small",
+    data: str | None = None,
+    out: str | Path = "runs",
+    results: str | Path | None = None,
+    only: list[str] | None = None,
+    seeds: int = 3,
+    extractor: str = "inception-v3-compat",
+    weights: "str | Path | None" = None,
+    n: int | None = None,
+    device: "torch.device | str | None" = None,
+    say: Callable[[str], Any] = lambda line: None,
+    progress: Callable[[int, int], Any] | None = None,
+) -> dict[str, Any]:
+    """Make what is missing of a table, and return the whole of it (see ``summarize_table``).
+
+    Args:
+        table, scale, only, seeds, n: see ``plan``.
+        data: where the data is; None = the presets' source on the hub.
+        out: the folder of run directories.
+        results: the folder of results, one small JSON for each system and seed; None = ``out``/results.
+        extractor: name of the features' network.
+        weights: a file with its weights.
+        device: of densities and features; None = the GPU if there is one.
+        say: called with lines for people.
+        progress: called with the images whose features are done, and their total.
+
+    Raises:
+        InputError: wrong arguments, or a run directory with another recipe.
+        SplitVAEError: some systems could not be finished, which are named; the others are.
+    """
+    from splitvae.device import pick_device
+    from splitvae.evaluation.extractors import get_extractor
+
+    runs = Path(out).expanduser()
+    kept = runs / "results" if results is None else Path(results).expanduser()
+    planned = plan(table, scale, runs, kept, extractor, only, seeds, n)
+    network, failed = None, []
+    finished = [entry.result for entry in planned if entry.result is not None]
+    for entry in planned:
+        if entry.result is not None:
+            continue
+        if network is None:
+            network = get_extractor(extractor, weights, pick_device(device))
+        try:
+            finished.append(make_result(entry.job, data, runs, kept, network, say, progress, device))
+        except InputError:
+            raise
+        except SplitVAEError as error:
+            if type(error) is not SplitVAEError:  # an interruption
+                raise
+            say(f"{entry.job.name} failed: {error}")
+            failed.append(entry.job.name)
+    if failed:
+        raise SplitVAEError(f"not finished: {', '.join(failed)}. What was finished is kept in {kept}.")
+    return summarize_table(table, scale, finished)
+
+
+def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """A table from its results.
+
+    Returns:
+        ``table``, ``scale``, ``data``, ``distance``; ``lines``, one for each system and output: ``system``, ``row``,
+        ``output``, ``chosen`` (whether its clean score is read from this output: the nearest to *training* images),
+        ``seeds``, ``parameters``, ``gflop`` (a training step, per image), ``cells`` (protocol/source → mean, sd over
+        seeds, values) and ``published`` (GEN and last column, with protocol and why it is not comparable); ``floor``;
+        ``lead``: how far SplitVAE is ahead of the best other, see ``lead``; ``notes``.
+
+    Raises:
+        InputError: the results were measured under different protocols.
+    """
+    data, number = TABLES[table]
+    signatures = {result["card"]["signature"] for result in results}
+    if len(signatures) > 1:
+        raise InputError(
+            f"the results of {table} were measured under {len(signatures)} protocols (data, extractor or counts "
+            "differ); keep those of one in --results."
+        )
+    lines = []
+    for system in [s for s in SYSTEMS if any(result["system"] == s for result in results)]:
+        own = sorted((r for r in results if r["system"] == system), key=lambda r: r["seed"])
+        outputs = list(dict.fromkeys(row["output"] for row in own[0]["rows"]))
+        group = [_line(data, number, system, output, own) for output in outputs]
+        best = min(group, key=lambda line: headline(line, "train"))
+        for line in group:
+            line["chosen"] = line is best
+        lines += group
+    card, hardware = results[0]["card"], sorted({result["hardware"] for result in results})
+    floors = [result["floor"]["frechet_distance"] for result in results]
+    return {
+        "table": table, "scale": scale, "data": data, "distance": results[0]["distance"],
+        "floor": float(np.mean(floors)), "images": card["generated_images"], "source": card["source"],
+        "hardware": hardware, "lines": lines, "lead": lead(lines), "signature": card["signature"],
+        "notes": results[0]["notes"],
+    }  # fmt: skip
+
+
+def _line(data: str, number: int, system: str, output: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """One output of one system over its seeds."""
+    cells: dict[str, dict[str, Any]] = {}
+    for result in results:
+        for row in result["rows"]:
+            if row["output"] == output:
+                cell = cells.setdefault(f"{row['protocol']}/{row['source']}", {"values": [], "train": []})
+                cell["values"].append(row["metrics"]["frechet_distance"])
+                cell["train"].append(row["metrics"]["frechet_distance_train"])
+    for cell in cells.values():
+        cell["mean"] = float(np.mean(cell["values"]))
+        cell["sd"] = float(np.std(cell["values"], ddof=1)) if len(cell["values"]) > 1 else None
+    counted = results[0]["parameters"]
+    printed = published_parameters(number, system)
+    published = {}
+    for column, source in (("GEN", "normal"), ("density", SYSTEMS[system].density)):
+        found = find(data, system, source, output)
+        if found is not None:
+            published[column] = {
+                "value": found.value, "protocol": found.protocol, "source": found.source, "status": found.status,
+                "note": found.note, "comparable": comparable(results[0]),
+            }  # fmt: skip
+    return {
+        "system": system, "row": SYSTEMS[system].row, "output": output, "density": SYSTEMS[system].density,
+        "seeds": [result["seed"] for result in results], "parameters": counted["with_batch_norm_statistics"],
+        "published_parameters": None if printed is None else printed.value,
+        "gflop": results[0]["flops_per_image"]["step"] / 1e9,
+        "training_seconds": float(np.mean([result["training"]["training_seconds"] for result in results])),
+        "cells": cells, "published": published,
+    }  # fmt: skip
+
+
+def comparable(result: dict[str, Any]) -> str:
+    """Why a published number is no equal of ours."""
+    if result["distance"] != "FID":
+        return f"no: another extractor ({result['card']['extractor']})"
+    if result["scale"] != "paper":
+        return "no: networks and training are small"
+    return "in size only: resize, rounding and the images of the density differ among the sources"
+
+
+def headline(line: dict[str, Any], to: Literal["values", "train"] = "values") -> float:
+    """A line's score: clean, of the density in the tables' last column; to test ("values") or training images."""
+    return float(np.mean(line["cells"][f"clean/{line['density']}"][to]))
+
+
+def lead(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """SplitVAE with its mixture against the best other system, in the clean protocol.
+
+    Returns:
+        ``best_other``; ``difference``: its mean distance minus SplitVAE's, positive = SplitVAE is ahead;
+        ``standard_error`` of the difference over training seeds; None where one of them has a single seed or is
+        missing.
+    """
+    chosen = {line["system"]: line for line in lines if line["chosen"]}
+    others = [line for system, line in chosen.items() if system != "svae"]
+    if "svae" not in chosen or not others:
+        return None
+    best, own = min(others, key=headline), chosen["svae"]
+    pair = [line["cells"][f"clean/{line['density']}"]["values"] for line in (best, own)]
+    error = None
+    if min(map(len, pair)) > 1:
+        error = math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in pair))
+    return {"best_other": best["system"], "difference": headline(best) - headline(own), "standard_error": error}
