@@ -104,6 +104,7 @@ def describe(what: str) -> None:
     if what in PRESETS:
         config, shape = resolve(what), PRESETS[what].shape
         console.print(f"{what}: {PRESETS[what].card}", soft_wrap=True)
+        console.print(*published_lines(what), sep="\n", soft_wrap=True)
     elif Path(what).exists():
         run = Run.open(what)
         config, shape = run.config, run.image_shape
@@ -140,6 +141,20 @@ def describe(what: str) -> None:
         f"{config.epochs} epochs of Adam at {config.lr:g}",
         soft_wrap=True,
     )
+
+
+def published_lines(preset: str) -> list[str]:
+    """What was published for the system of a preset; not for its small scale."""
+    from splitvae.presets.systems import parse_name
+    from splitvae.reproduce.published import published_numbers
+
+    data, system, small = parse_name(preset) or ("", "", True)
+    return [
+        f"published: {number.metric} {number.value:g}, {number.source_of_samples}{f', {number.output}' * bool(number.output)} "
+        f"({number.status}; {number.source}; {number.protocol})"
+        for number in ([] if small else published_numbers())
+        if (number.data, number.system) == (data, system)
+    ]
 
 
 def objective(config: TrainConfig) -> str:

@@ -52,6 +52,16 @@ def preset_name(data: str, system: str, small: bool = False) -> str:
     return data + (f"-{system}" if system != "svae" else "") + ("-small" if small else "")
 
 
+def parse_name(preset: str) -> tuple[str, str, bool] | None:
+    """(data set, system, whether small) of a preset; None = it is no row of a table."""
+    for data in DATA_SETS:
+        for system in SYSTEMS:
+            for small in (False, True):
+                if preset == preset_name(data, system, small):
+                    return data, system, small
+    return None
+
+
 def _rae(data: str, system: str) -> tuple[dict[str, Any], str]:
     """RAE on the authors' network (SPEC: their configurations 3 to 5, 11 to 13, 19 to 21)."""
     kind = "mnist" if data == "fashion-mnist" else data

@@ -1,0 +1,174 @@
+"""Promises about tables 1, 3 and 4: nothing is run twice, protocols stay apart, lines say what was measured."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, pixels
+
+from splitvae import InputError, Run
+from splitvae.presets import PRESETS
+from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot
+from splitvae.reproduce.tables import lead, plan, reproduce_table, summarize_table
+
+EXTRACTOR = "mnist-classifier"
+ONLY = ["rae-gp", "2s-vae", "svae"]
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """40 + 20 grey images, and the small MNIST recipes made tiny."""
+    images = pixels(60, channels=1)
+    np.savez(tmp_path / "data.npz", train=images[:40], test=images[40:])
+    tiny = TINY | {"image_size": 16, "epochs": 1, "batch_size": 8, "precision": "fp32"}
+    for name in ("mnist-small", "mnist-rae-gp-small", "mnist-2s-vae-small"):
+        values = PRESETS[name].values | tiny
+        if name == "mnist-rae-gp-small":
+            values = {k: v for k, v in values.items() if k not in ("num_scales", "embedding_dim")}
+        densities = {"gmm": {"n_components": 2}}
+        if "second-stage" in PRESETS[name].densities:
+            densities["second-stage"] = {"hidden_dim": 8, "epochs": 1}
+        monkeypatch.setitem(PRESETS, name, replace(PRESETS[name], values=values, densities=densities))
+    return tmp_path / "data.npz"
+
+
+def made(digits: Path, out: Path, **changes: object) -> dict:
+    options = {"data": str(digits), "out": out, "only": ONLY, "seeds": 2, "extractor": EXTRACTOR, "n": 20} | changes
+    return reproduce_table("table1", **options)
+
+
+def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_path: Path):
+    said: list[str] = []
+    result = made(digits, tmp_path / "runs", say=said.append)
+    assert sum("training" in line for line in said) == 6
+    files = sorted((tmp_path / "runs" / "results").iterdir())
+    assert len(files) == 6
+    assert all("seed" in file.name and EXTRACTOR in file.name for file in files)
+
+    # Finished results are taken as they are, without runs, data or extractor.
+    said.clear()
+    elsewhere = tmp_path / "elsewhere"
+    again = made(tmp_path / "nowhere.npz", elsewhere, results=tmp_path / "runs" / "results", say=said.append)
+    assert again == result
+    assert not said
+
+    # One that is gone is made again from its run, without training, and gives the same numbers.
+    before = json.loads(files[0].read_text())
+    files[0].unlink()
+    states = [
+        entry.state for entry in plan("table1", "small", tmp_path / "runs", files[0].parent, EXTRACTOR, ONLY, 2, 20)
+    ]
+    assert sorted(set(states)) == ["finished", "trained"]
+    made(digits, tmp_path / "runs", say=said.append)
+    assert not any("training" in line for line in said)
+    assert json.loads(files[0].read_text())["rows"] == before["rows"]
+
+
+def test_a_changed_recipe_is_run_again_and_never_mixed_with_the_old(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made(digits, tmp_path / "runs", only=["svae"], seeds=1)
+    old = PRESETS["mnist-small"]
+    monkeypatch.setitem(PRESETS, "mnist-small", replace(old, values=old.values | {"beta": 1.0}))
+    kept = tmp_path / "runs" / "results"
+    [entry] = plan("table1", "small", tmp_path / "runs", kept, EXTRACTOR, ["svae"], 1, 20)
+    assert entry.state == "recipe changed"
+    with pytest.raises(InputError, match="was trained with beta 8.0, mnist-small has 1.0; remove it"):
+        made(digits, tmp_path / "runs", only=["svae"], seeds=1)
+    assert len(list(kept.iterdir())) == 1
+
+
+def test_lines_tell_mean_and_spread_and_choose_the_output_on_training_images(digits: Path, tmp_path: Path):
+    result = made(digits, tmp_path / "runs")
+    outputs = [(line["system"], line["output"]) for line in result["lines"]]
+    assert outputs == [("rae-gp", "x_hat"), ("2s-vae", "x_hat")] + [("svae", o) for o in ("x_hat", "x1", "x2", "mix")]
+    records = [json.loads(file.read_text()) for file in (tmp_path / "runs" / "results").iterdir()]
+    for line in result["lines"]:
+        assert line["seeds"] == [0, 1]
+        for key, cell in line["cells"].items():
+            protocol, source = key.split("/")
+            values = [
+                row["metrics"]["frechet_distance"]
+                for record in sorted(records, key=lambda r: r["seed"])
+                for row in record["rows"]
+                if record["system"] == line["system"]
+                and (row["protocol"], row["source"], row["output"]) == (protocol, source, line["output"])
+            ]
+            assert cell["values"] == values
+            assert cell["mean"] == pytest.approx(np.mean(values))
+            assert cell["sd"] == pytest.approx(np.std(values, ddof=1))
+    [chosen] = [line for line in result["lines"] if line["system"] == "svae" and line["chosen"]]
+    to_train = {
+        line["output"]: np.mean(line["cells"]["clean/gmm"]["train"])
+        for line in result["lines"]
+        if line["system"] == "svae"
+    }
+    assert chosen["output"] == min(to_train, key=lambda output: to_train[output])
+    assert "paper/gmm-test" in chosen["cells"]
+    assert "clean/second-stage" in result["lines"][1]["cells"]
+
+    # What people see: every system, the paper's values, and why they are no equals.
+    headings, rows = rows_of_table(result)
+    assert all(len(row) == len(headings) for row in rows)
+    assert rows[0][0] == "RAE-GP"
+    assert rows[0][-1] == "22.2 → 11.5"
+    page = markdown(result)
+    assert "22.39 M" in page
+    assert "no: another extractor (mnist-classifier)" in page
+    assert any("floor" in note for note in notes_of(result))
+    assert table_plot(result).axes
+    assert str(tmp_path) not in json.dumps(records)
+
+
+def test_results_of_two_protocols_make_no_table(digits: Path, tmp_path: Path):
+    made(digits, tmp_path / "runs", only=["svae", "2s-vae"], seeds=1)
+    records = [json.loads(file.read_text()) for file in (tmp_path / "runs" / "results").iterdir()]
+    records[0]["card"]["signature"] = "another"
+    with pytest.raises(InputError, match="measured under 2 protocols"):
+        summarize_table("table1", "small", records)
+
+
+def test_the_lead_is_a_difference_with_its_standard_error():
+    def line(system: str, values: list[float]) -> dict:
+        cell = {"values": values, "train": values}
+        return {"system": system, "density": "gmm", "chosen": True, "cells": {"clean/gmm": cell}}
+
+    found = lead([line("svae", [10.0, 12.0]), line("rae", [15.0, 19.0]), line("ae", [30.0, 30.0])])
+    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": pytest.approx((1 + 4) ** 0.5)}
+    assert lead([line("rae", [1.0])]) is None
+    assert lead([line("svae", [1.0]), line("rae", [1.0, 2.0])])["standard_error"] is None
+
+
+def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_path: Path, monkeypatch, splitvae):
+    old = PRESETS["mnist-rae-gp-small"]
+    monkeypatch.setitem(PRESETS, "mnist-rae-gp-small", replace(old, values=old.values | {"lr": 1e12}))
+    options = ["--data", digits, "--out", tmp_path / "runs", "--extractor", EXTRACTOR, "--n", 20, "--seeds", 1]
+    status, out, err = splitvae("reproduce", "table1", "--only", "rae-gp,svae", *options)
+    assert status == 1
+    assert "not finished: mnist-rae-gp-small-seed0" in err
+    assert [file.name.split("-seed")[0] for file in (tmp_path / "runs" / "results").iterdir()] == ["mnist-small"]
+    status, out, err = splitvae("reproduce", "table1", "--only", "svae", *options)
+    assert (status, err) == (0, "")
+    assert (tmp_path / "runs" / "table1-small.md").exists()
+    assert (tmp_path / "runs" / "table1-small.png").exists()
+    assert "SplitVAE" in out
+    assert Run.open(tmp_path / "runs" / "mnist-small-seed0").summary["epochs"] == 1
+
+
+def test_wrong_names_are_refused_and_a_dry_run_does_nothing(digits: Path, tmp_path: Path, splitvae):
+    out = tmp_path / "runs"
+    for options, words in (
+        (["--only", "rae-gb"], "no system 'rae-gb'"),
+        (["--seeds", "-1"], "at least 1 seed"),
+        (["--extractor", "efficient"], "'efficient' is unknown"),
+    ):
+        status, _, err = splitvae("reproduce", "table1", "--out", out, *options)
+        assert status == 2
+        assert words in err
+        assert len(err.strip().splitlines()) == 1
+    status, printed, _ = splitvae("reproduce", "table1", "--out", out, "--dry-run", "--only", "svae", "--seeds", 1)
+    assert status == 0
+    assert "mnist-small-seed0: missing; 1 epochs of splitvae" in printed
+    assert not out.exists()
