@@ -149,12 +149,13 @@ def published_lines(preset: str) -> list[str]:
     from splitvae.reproduce.published import published_numbers
 
     data, system, small = parse_name(preset) or ("", "", True)
-    return [
-        f"published: {number.metric} {number.value:g}, {number.source_of_samples}{f', {number.output}' * bool(number.output)} "
-        f"({number.status}; {number.source}; {number.protocol})"
-        for number in ([] if small else published_numbers())
-        if (number.data, number.system) == (data, system)
-    ]
+    lines = []
+    for number in [] if small else published_numbers():
+        if (number.data, number.system) == (data, system):
+            what = " ".join(filter(None, (number.source_of_samples, number.output)))
+            where = f"{number.status}; {number.source}; {number.protocol}"
+            lines.append(f"published: {number.metric} {number.value:g}, {what} ({where})")
+    return lines
 
 
 def objective(config: TrainConfig) -> str:
