@@ -10,8 +10,11 @@ from conftest import TINY, pixels
 
 from splitvae import InputError, Run
 from splitvae.presets import PRESETS
+from splitvae.reproduce.claims import claim_notes, claim_plot, claim_rows, summarize_claim
+from splitvae.reproduce.claims import jobs_of as jobs_of_claim
+from splitvae.reproduce.plan import Planned, carry_out, plan
 from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot
-from splitvae.reproduce.tables import lead, plan, reproduce_table, summarize_table
+from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
 EXTRACTOR = "mnist-classifier"
 ONLY = ["rae-gp", "2s-vae", "svae"]
@@ -34,9 +37,13 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data.npz"
 
 
-def made(digits: Path, out: Path, **changes: object) -> dict:
-    options = {"data": str(digits), "out": out, "only": ONLY, "seeds": 2, "extractor": EXTRACTOR, "n": 20} | changes
-    return reproduce_table("table1", **options)
+def planned(out: Path, results: Path | None = None, only: list[str] = ONLY, seeds: int = 2) -> list[Planned]:
+    return plan(jobs_of("table1", "small", only, seeds, 20), out, results or out / "results", EXTRACTOR)
+
+
+def made(digits: Path, out: Path, results: Path | None = None, only: list[str] = ONLY, seeds: int = 2, **say) -> dict:
+    entries, results = planned(out, results, only, seeds), results or out / "results"
+    return summarize_table("table1", "small", carry_out(entries, out, results, EXTRACTOR, str(digits), **say))
 
 
 def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_path: Path):
@@ -57,10 +64,7 @@ def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_pat
     # One that is gone is made again from its run, without training, and gives the same numbers.
     before = json.loads(files[0].read_text())
     files[0].unlink()
-    states = [
-        entry.state for entry in plan("table1", "small", tmp_path / "runs", files[0].parent, EXTRACTOR, ONLY, 2, 20)
-    ]
-    assert sorted(set(states)) == ["finished", "trained"]
+    assert sorted({entry.state for entry in planned(tmp_path / "runs")}) == ["finished", "trained"]
     made(digits, tmp_path / "runs", say=said.append)
     assert not any(line.endswith(": training") for line in said)
     assert json.loads(files[0].read_text())["rows"] == before["rows"]
@@ -73,7 +77,7 @@ def test_a_changed_recipe_is_run_again_and_never_mixed_with_the_old(
     old = PRESETS["mnist-small"]
     monkeypatch.setitem(PRESETS, "mnist-small", replace(old, values=old.values | {"beta": 1.0}))
     kept = tmp_path / "runs" / "results"
-    [entry] = plan("table1", "small", tmp_path / "runs", kept, EXTRACTOR, ["svae"], 1, 20)
+    [entry] = planned(tmp_path / "runs", only=["svae"], seeds=1)
     assert entry.state == "recipe changed"
     with pytest.raises(InputError, match=r"was trained with beta 8\.0, mnist-small has 1\.0; remove it"):
         made(digits, tmp_path / "runs", only=["svae"], seeds=1)
@@ -114,7 +118,7 @@ def test_lines_tell_mean_and_spread_and_choose_the_output_on_training_images(dig
     assert all(len(row) == len(headings) for row in rows)
     assert rows[0][0] == "RAE-GP"
     assert rows[0][-1] == "22.2 → 11.5"
-    page = markdown(result)
+    page = markdown("title", headings, rows, notes_of(result))
     assert "22.39 M" in page
     assert "no: another extractor (mnist-classifier)" in page
     assert any("floor" in note for note in notes_of(result))
@@ -162,7 +166,7 @@ def test_wrong_names_are_refused_and_a_dry_run_does_nothing(digits: Path, tmp_pa
     for options, words in (
         (["--only", "rae-gb"], "no system 'rae-gb'"),
         (["--seeds", "-1"], "at least 1 seed"),
-        (["--extractor", "efficient"], "'efficient' is unknown"),
+        (["--extractor", "efficient"], "'efficient' is not a known extractor"),
     ):
         status, _, err = splitvae("reproduce", "table1", "--out", out, *options)
         assert status == 2
@@ -170,5 +174,37 @@ def test_wrong_names_are_refused_and_a_dry_run_does_nothing(digits: Path, tmp_pa
         assert len(err.strip().splitlines()) == 1
     status, printed, _ = splitvae("reproduce", "table1", "--out", out, "--dry-run", "--only", "svae", "--seeds", 1)
     assert status == 0
-    assert "mnist-small-seed0: missing; 1 epochs of splitvae" in printed
+    assert "mnist-small-seed0: missing; epochs 1, splitvae on split-vae" in printed
     assert not out.exists()
+
+
+def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("splitvae.reproduce.claims.LATENTS", {"mnist": (2, 4)})
+    monkeypatch.setattr("splitvae.reproduce.claims.MIXTURES", (1, 2))
+    values = PRESETS["mnist-small"].values | {"model": "vae"}
+    monkeypatch.setitem(PRESETS, "mnist-vae-small", replace(PRESETS["mnist-small"], values=values))
+    out = tmp_path / "runs"
+    made(digits, out, only=["svae"], seeds=1)
+    said: list[str] = []
+
+    def claim(name: str, **options: object) -> dict:
+        entries = plan(jobs_of_claim(name, "mnist", n=20, **options), out, out / "results", EXTRACTOR)
+        found = carry_out(entries, out, out / "results", EXTRACTOR, str(digits), say=said.append)
+        return summarize_claim(name, found)
+
+    components = claim("components", only=["svae"], seeds=1)
+    assert not any(line.endswith(": training") for line in said)  # the run of the table serves
+    assert set(components["lines"][0]["cells"]) == {"REC", "normal", "gmm-1", "gmm-2"}
+    latents = claim("latents", seeds=1)
+    assert sum(line.endswith(": training") for line in said) == 4
+    assert [(line["system"], line["latent_dim"]) for line in latents["lines"]] == [
+        ("svae", 2), ("vae", 2), ("svae", 4), ("vae", 4),
+    ]  # fmt: skip
+    assert all(0 <= line["cells"]["inactive"]["mean"] <= line["latent_dim"] for line in latents["lines"])
+    for result in (components, latents):
+        headings, rows = claim_rows(result)
+        assert all(len(row) == len(headings) for row in rows)
+        assert claim_plot(result).axes
+        assert any("training codes" in note for note in claim_notes(result))
+    with pytest.raises(InputError, match="'latent' is unknown"):
+        jobs_of_claim("latent", "mnist")

@@ -1,4 +1,4 @@
-"""The command that repeats the tables of the Split-VAE paper: reproduce."""
+"""The command that repeats the tables and claims of the Split-VAE paper: reproduce."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +17,10 @@ RESULTS = Path("docs/results/runs")  # of a checkout
     "Example: splitvae reproduce table2 --data photos/cifar10 --out table2"
 )
 def reproduce(
-    table: Literal["table1", "table2", "table3", "table4"],
+    what: Literal["table1", "table2", "table3", "table4", "latents", "components"],
     *,
     out: Path,
+    on: Literal["mnist", "cifar10", "celeba"] = "mnist",
     data: str | None = None,
     scale: Literal["small", "paper"] = "small",
     only: str | None = None,
@@ -31,15 +32,17 @@ def reproduce(
     extractor_weights: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Measure a table of the Split-VAE paper again, beside what the paper prints.
+    """Measure a table or a claim of the Split-VAE paper again, beside what the paper prints.
 
     table1, table3, table4: every system on MNIST, CIFAR-10, CelebA; what is missing is trained, what was interrupted
     goes on, what is finished is not run again. table2: the distance of each class of a labelled source, of random
-    mixes of all, and of 1, 2 … classes joined, from the test images of all; no model takes part.
+    mixes of all, and of 1, 2 … classes joined, from the test images of all; no model takes part. Two claims as well:
+    latents, whether the split permits more of them; components, what the number of Gaussians does to each system.
 
     Args:
-        table: Which.
+        what: Which.
         out: A folder: for the runs and the table, or for table2.json and table2.png.
+        on: The data set of latents and components.
         data: Where the data is; without it the preset's source on the hub.
         scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
         only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, ….
@@ -56,41 +59,59 @@ def reproduce(
     from rich.console import Console
 
     console = Console(highlight=False, markup=False)
-    if table == "table2":
+    if what == "table2":
         _table2(console, data, out, extractor, extractor_weights, n or 10_000, seeds or 5, device)
         return
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
-    from splitvae.reproduce.render import markdown, notes_of, table_plot, terminal_table
-    from splitvae.reproduce.tables import plan, reproduce_table
+    from splitvae.reproduce import claims, render, tables
+    from splitvae.reproduce.plan import carry_out, plan
 
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
+    seeds = 3 if seeds is None else seeds
     systems = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
-    planned = plan(table, scale, out, results, extractor, systems, seeds or 3, n)
-    for entry in planned if dry_run else ():
-        job = entry.job
-        size = f"{job.config.epochs} epochs of {job.config.model} on {job.config.network}"
-        console.print(f"{job.name}: {entry.state}; {size}, densities {', '.join(job.densities)}", soft_wrap=True)
+    if what in tables.TABLES:
+        jobs, name = tables.jobs_of(what, scale, systems, seeds, n), f"{what}-{scale}"
+    else:
+        jobs, name = claims.jobs_of(what, on, scale, systems, seeds, n), f"{what}-{on}-{scale}"
+    planned = plan(jobs, out, results, extractor)
     if dry_run:
+        for entry in planned:
+            config = entry.job.config
+            size = f"epochs {config.epochs}, {config.model} on {config.network}"
+            fitted = ", ".join(entry.job.densities)
+            console.print(f"{entry.job.name}: {entry.state}; {size}, densities {fitted}", soft_wrap=True)
         missing = sum(entry.state != "finished" for entry in planned)
         console.print(f"{missing} of {len(planned)} to be made; results in {results}, runs in {out}", soft_wrap=True)
         return
     with progress_bar(console) as bar:
         task = bar.add_task("images", total=None)
-        result = reproduce_table(
-            table, scale, data, out, results, systems, seeds or 3, extractor, extractor_weights, n, device,
+        found = carry_out(
+            planned, out, results, extractor, data, extractor_weights, device,
             say=lambda line: bar.console.print(line, soft_wrap=True),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    print_table(console, terminal_table(result))
-    for note in notes_of(result):
+    if what in tables.TABLES:
+        result = tables.summarize_table(what, scale, found)
+        title, (headings, rows), notes = (
+            render.table_title(result),
+            render.rows_of_table(result),
+            render.notes_of(result),
+        )
+        picture = render.table_plot(result)
+    else:
+        result = claims.summarize_claim(what, found)
+        title, notes = f"{what}, {on}, {scale}", claims.claim_notes(result)
+        headings, rows = claims.claim_rows(result)
+        picture = claims.claim_plot(result)
+    print_table(console, render.terminal_table(title, headings, rows))
+    for note in notes:
         console.print(note, soft_wrap=True)
-    page, picture = out / f"{table}-{scale}.md", out / f"{table}-{scale}.png"
     out.mkdir(parents=True, exist_ok=True)
-    page.write_text(markdown(result), encoding="utf-8")
-    save_plot(table_plot(result), picture)
-    console.print(f"{page}, {picture}", soft_wrap=True)
+    (out / f"{name}.md").write_text(render.markdown(title, headings, rows, notes), encoding="utf-8")
+    save_plot(picture, out / f"{name}.png")
+    console.print(f"{out / name}.md, {out / name}.png", soft_wrap=True)
 
 
 def _table2(

@@ -1,4 +1,4 @@
-"""Tables 1, 3 and 4 as people see them: in the terminal, as Markdown, and as a picture."""
+"""Tables as people see them: in the terminal, as Markdown; and tables 1, 3 and 4 in words and as a picture."""
 
 from typing import Any
 
@@ -39,28 +39,26 @@ def rows_of_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
-def terminal_table(result: dict[str, Any]) -> Table:
-    """The table for the terminal."""
-    table = Table(title=title(result), box=None, pad_edge=False)
+def terminal_table(title: str, headings: list[str], rows: list[list[str]]) -> Table:
+    """A table for the terminal."""
+    table = Table(title=title, box=None, pad_edge=False)
     table.title_justify = "left"
-    headings, rows = rows_of_table(result)
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i < 2 or heading == "published" else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The table and its notes as a Markdown page."""
-    headings, rows = rows_of_table(result)
-    lines = [f"# {title(result)}", "", "| " + " | ".join(headings) + " |"]
+def markdown(title: str, headings: list[str], rows: list[list[str]], notes: list[str]) -> str:
+    """A table and its notes as a Markdown page."""
+    lines = [f"# {title}", "", "| " + " | ".join(headings) + " |"]
     lines.append("|" + "|".join("---" if i < 2 else "---:" for i in range(len(headings))) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes_of(result)), ""])
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
 
 
-def title(result: dict[str, Any]) -> str:
+def table_title(result: dict[str, Any]) -> str:
     """What the table is."""
     return f"Table {result['table'].removeprefix('table')} at scale {result['scale']}: {result['distance']}"
 

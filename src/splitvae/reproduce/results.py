@@ -46,6 +46,9 @@ class Job:
         small: at the small scale.
         seed: of training; samples have the same seed.
         n: images on either side of a distance.
+        changes: fields of the recipe that are not the preset's, for a claim of the paper.
+        mixtures: numbers of Gaussians; where given, these mixtures are fitted instead of the preset's densities, and
+            the clean protocol alone is measured.
     """
 
     data: str
@@ -53,6 +56,8 @@ class Job:
     small: bool
     seed: int
     n: int
+    changes: tuple[tuple[str, Any], ...] = ()
+    mixtures: tuple[int, ...] = ()
 
     @property
     def preset(self) -> str:
@@ -60,19 +65,27 @@ class Job:
         return preset_name(self.data, self.system, self.small)
 
     @property
+    def run_name(self) -> str:
+        """Of its run directory."""
+        changed = "".join(f"-{name.replace('_', '-')}-{value}" for name, value in self.changes)
+        return f"{self.preset}{changed}-seed{self.seed}"
+
+    @property
     def name(self) -> str:
-        """Of its run directory, and the beginning of its result's name."""
-        return f"{self.preset}-seed{self.seed}"
+        """How its result's name begins."""
+        return self.run_name + "-mixtures" * bool(self.mixtures)
 
     @property
     def config(self) -> TrainConfig:
         """The recipe, resolved; its data is that of the preset."""
-        return resolve(self.preset, seed=self.seed)
+        return resolve(self.preset, seed=self.seed, **dict(self.changes))
 
     @property
     def densities(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Name → (kind, options) of what is fitted on the training codes: the preset's, and for autoencoders without
         noise one Gaussian, because N(0, I) is nothing that they were trained for."""
+        if self.mixtures:
+            return {f"gmm-{k}": ("gmm", {"n_components": k}) for k in self.mixtures}
         found = {kind: (kind, options) for kind, options in PRESETS[self.preset].densities.items()}
         return found if self.config.variational else {"gaussian": ("gmm", {"n_components": 1}), **found}
 
@@ -154,8 +167,8 @@ def make_result(
             say(f"{job.name}: fitting {name}")
             fit_density(run, kind, name=name, seed=job.seed, device=device, **options)
     metrics = evaluate(
-        run, extractor, "both", list(job.densities), job.n, metrics="frechet", device=device, say=say,
-        progress=progress,
+        run, extractor, "clean" if job.mixtures else "both", list(job.densities), job.n, metrics="frechet",
+        device=device, say=say, progress=progress,
     )  # fmt: skip
     result = _record(job, run, metrics)
     write_json(results / f"{job.name}-{slug(extractor.name)}-{slug(result['hardware'])}.json", result)
@@ -166,11 +179,11 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any])
     """The job's run, trained to its end."""
     from splitvae.training.loop import train
 
-    path = runs / job.name
+    path = runs / job.run_name
     source: dict[str, Any] = {} if data is None else {"data": data}
     if not (path / "config.json").exists():
-        say(f"{job.name}: training")
-        return train(job.preset, out=path, seed=job.seed, quiet=True, **source)
+        say(f"{job.run_name}: training")
+        return train(job.preset, out=path, seed=job.seed, quiet=True, **dict(job.changes), **source)
     run = Run.open(path)
     own, asked = run.config.to_dict(), job.config.to_dict()
     differing = [name for name in asked if name not in ELSEWHERE - {"seed"} and own[name] != asked[name]]
@@ -181,7 +194,7 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any])
             "--out."
         )
     if not (path / "summary.json").exists():
-        say(f"{job.name}: training goes on")
+        say(f"{job.run_name}: training goes on")
         return train(resume=path, quiet=True, **source)
     return run
 
@@ -209,6 +222,7 @@ def _record(job: Job, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
         "system": job.system,
         "scale": "small" if job.small else "paper",
         "seed": job.seed,
+        "changes": dict(job.changes),
         "recipe": job.recipe,
         "hardware": hardware(),
         "parameters": {"trainable": trainable, "with_batch_norm_statistics": total},

@@ -5,68 +5,36 @@ the same code, several times; what was published stands beside it, and why it is
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from splitvae.errors import InputError, SplitVAEError, nearest
-from splitvae.evaluation.extractors import EXTRACTORS
+from splitvae.errors import InputError, nearest
 from splitvae.presets import PRESETS
 from splitvae.presets.systems import SYSTEMS, preset_name
+from splitvae.reproduce.plan import IMAGES, Scale, one_protocol
 from splitvae.reproduce.published import find, published_parameters
-from splitvae.reproduce.results import Job, find_result, make_result
+from splitvae.reproduce.results import Job
 
-if TYPE_CHECKING:
-    import torch
-
-Scale = Literal["small", "paper"]
 TABLES = {"table1": ("mnist", 1), "table3": ("cifar10", 3), "table4": ("celeba", 4)}
-IMAGES = {"small": 5_000, "paper": 10_000}  # on either side of a distance
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A job and what there is of it.
-
-    Attributes:
-        job: what is to be made.
-        state: "finished", "recipe changed" (the result is of another), "trained", "interrupted", "missing".
-        result: the JSON's content where it is finished.
-    """
-
-    job: Job
-    state: str
-    result: dict[str, Any] | None = None
-
-
-def plan(
-    table: str,
-    scale: Scale,
-    runs: Path,
-    results: Path,
-    extractor: str,
-    only: list[str] | None = None,
-    seeds: int = 3,
-    n: int | None = None,
-) -> list[Planned]:
+def jobs_of(
+    table: str, scale: Scale = "small", only: list[str] | None = None, seeds: int = 3, n: int | None = None
+) -> list[Job]:
     """All jobs of a table, seed by seed, so that every system has its first result before any has its second.
 
     Args:
         table: a key of ``TABLES``.
         scale: "small" or "paper".
-        runs, results: folders of run directories and of results.
-        extractor: name of the features' network.
         only: keys of ``SYSTEMS``; None = all that have a preset.
         seeds: 0 … seeds − 1.
         n: images on either side; None = ``IMAGES``.
 
     Raises:
-        InputError: an unknown table, scale, system or extractor, or no seeds.
+        InputError: an unknown table, scale or system, or no seeds.
     """
-    for value, names in ((table, list(TABLES)), (scale, list(IMAGES)), (extractor, list(EXTRACTORS))):
+    for value, names in ((table, list(TABLES)), (scale, list(IMAGES))):
         if value not in names:
             raise InputError(f"'{value}' is unknown.{nearest(value, names)}")
     if seeds < 1:
@@ -76,87 +44,15 @@ def plan(
     for system in only or ():
         if system not in known:
             raise InputError(f"there is no system '{system}' in {table} at scale {scale}.{nearest(system, known)}")
-    planned = []
-    for seed in range(seeds):
-        for system in known if only is None else only:
-            job = Job(data, system, small, seed, n or IMAGES[scale])
-            path, result = find_result(job, results, extractor)
-            planned.append(Planned(job, _state(job, runs, path, result), result))
-    return planned
-
-
-def _state(job: Job, runs: Path, path: Path | None, result: dict[str, Any] | None) -> str:
-    if result is not None:
-        return "finished"
-    if path is not None:
-        return "recipe changed"
-    folder = runs / job.name
-    if not (folder / "config.json").exists():
-        return "missing"
-    return "trained" if (folder / "summary.json").exists() else "interrupted"
-
-
-def reproduce_table(
-    table: str,
-    scale: Scale = "small",
-    data: str | None = None,
-    out: str | Path = "runs",
-    results: str | Path | None = None,
-    only: list[str] | None = None,
-    seeds: int = 3,
-    extractor: str = "inception-v3-compat",
-    weights: "str | Path | None" = None,
-    n: int | None = None,
-    device: "torch.device | str | None" = None,
-    say: Callable[[str], Any] = lambda line: None,
-    progress: Callable[[int, int], Any] | None = None,
-) -> dict[str, Any]:
-    """Make what is missing of a table, and return the whole of it (see ``summarize_table``).
-
-    Args:
-        table, scale, only, seeds, n: see ``plan``.
-        data: where the data is; None = the presets' source on the hub.
-        out: the folder of run directories.
-        results: the folder of results, one small JSON for each system and seed; None = ``out``/results.
-        extractor: name of the features' network.
-        weights: a file with its weights.
-        device: of densities and features; None = the GPU if there is one.
-        say: called with lines for people.
-        progress: called with the images whose features are done, and their total.
-
-    Raises:
-        InputError: wrong arguments, or a run directory with another recipe.
-        SplitVAEError: some systems could not be finished, which are named; the others are.
-    """
-    from splitvae.device import pick_device
-    from splitvae.evaluation.extractors import get_extractor
-
-    runs = Path(out).expanduser()
-    kept = runs / "results" if results is None else Path(results).expanduser()
-    planned = plan(table, scale, runs, kept, extractor, only, seeds, n)
-    network, failed = None, []
-    finished = [entry.result for entry in planned if entry.result is not None]
-    for entry in planned:
-        if entry.result is not None:
-            continue
-        if network is None:
-            network = get_extractor(extractor, weights, pick_device(device))
-        try:
-            finished.append(make_result(entry.job, data, runs, kept, network, say, progress, device))
-        except InputError:
-            raise
-        except SplitVAEError as error:
-            if type(error) is not SplitVAEError:  # an interruption
-                raise
-            say(f"{entry.job.name} failed: {error}")
-            failed.append(entry.job.name)
-    if failed:
-        raise SplitVAEError(f"not finished: {', '.join(failed)}. What was finished is kept in {kept}.")
-    return summarize_table(table, scale, finished)
+    return [
+        Job(data, system, small, seed, n or IMAGES[scale])
+        for seed in range(seeds)
+        for system in (known if only is None else only)
+    ]
 
 
 def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """A table from its results.
+    """A table from the results of its jobs.
 
     Returns:
         ``table``, ``scale``, ``data``, ``distance``; ``lines``, one for each system and output: ``system``, ``row``,
@@ -169,12 +65,7 @@ def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> 
         InputError: the results were measured under different protocols.
     """
     data, number = TABLES[table]
-    signatures = {result["card"]["signature"] for result in results}
-    if len(signatures) > 1:
-        raise InputError(
-            f"the results of {table} were measured under {len(signatures)} protocols (data, extractor or counts "
-            "differ); keep those of one in --results."
-        )
+    one_protocol(results)
     lines = []
     for system in [s for s in SYSTEMS if any(result["system"] == s for result in results)]:
         own = sorted((r for r in results if r["system"] == system), key=lambda r: r["seed"])

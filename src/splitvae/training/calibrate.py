@@ -11,9 +11,7 @@ BATCH = 100
 
 @torch.no_grad()
 def calibrate(model: Autoencoder, loader: ImageLoader, images: int = 10_000) -> Autoencoder:
-    """Replace batch norm's running statistics by plain averages over fixed training images.
-
-    Spectral norms take their steps on the way, as in training.
+    """Replace batch norm's running statistics by plain averages over fixed training images; nothing else moves.
 
     With the paper's momentum the running statistics lag a thousand steps behind the weights, and averaged weights have
     none of their own.
@@ -25,10 +23,11 @@ def calibrate(model: Autoencoder, loader: ImageLoader, images: int = 10_000) -> 
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
+    model.eval()  # spectral norms rest
     for norm in norms:
+        norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # torch: a cumulative average over all batches
-    model.train()
     for i, x in enumerate(loader.fixed_batches(images, BATCH)):
         if len(x) == BATCH or i == 0:  # a short tail would weigh as much as a whole batch
             model(x, torch.randn(len(x), *model.noise_shape, generator=seeded(0, "calibrate", i)).to(x.device))
