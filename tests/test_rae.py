@@ -714,9 +714,7 @@ def test_bf16_trains_and_stays_close_to_float32(model, npz: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_two_processes_penalise_as_one(tmp_path: Path):
-    common = ["train", "digits", *tiny_options(network="rae", batch_size=200, penalty_weight=1e-3, log_every=4)]
-    del common[common.index("--embedding-dim") : common.index("--embedding-dim") + 2]
-    del common[common.index("--num-scales") : common.index("--num-scales") + 2]
+    common = ["train", "digits", *tiny_options(batch_size=200, penalty_weight=1e-3, log_every=4)]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for model in (["rae-gp", "--gradient-penalty", "jacobian"], ["rae-gp"], ["rae-sn"]):
         logs = []

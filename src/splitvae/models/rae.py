@@ -88,7 +88,7 @@ class RAE(Autoencoder):
         self.beta = 2 * embedding_weight * self.values_per_image / latent_dim
         self.penalty_weight = self.values_per_image * penalty_weight
         self.variance = DecoderVariance("fixed", 0.5)
-        if gradient_penalty == "jacobian":
+        if (regularizer, gradient_penalty) == ("gp", "jacobian"):
             self.noise_shape = self.image_shape
         if regularizer == "sn":
             normalise_spectrally(self.network)

@@ -27,6 +27,7 @@ class SplitVAE(Autoencoder):
         options: of the network, such as ``base_channels``; for the paper's see ``SplitVAENetwork``.
 
     Examples:
+        >>> import torch
         >>> model = SplitVAE(image_shape=(1, 16, 16), latent_dim=4, base_channels=8)
         >>> x = torch.rand(3, 1, 16, 16)
         >>> sorted(model(x))

@@ -212,7 +212,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
         ]
 
     model.train()
-    if found is None and config.gamma_init == "first-batch":
+    if found is None and config.variational and config.gamma_init == "first-batch":
         with torch.no_grad(), autocast():
             first = torch.stack([model(x, noise)["mse"] for x, noise in micro_batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))
