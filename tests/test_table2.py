@@ -184,7 +184,7 @@ def test_the_command_writes_numbers_and_picture_and_prints_them_beside_the_paper
     assert f"{result['classes'][2]['distance']:.2f}" in printed
     assert f"{result['mix']['mean']:.2f} ± {result['mix']['sd']:.2f}" in printed
     assert next(line for line in printed.splitlines() if "mix of all classes" in line).rstrip().endswith(" 5.3")
-    assert "paper: Keras Inception, other protocol" in printed
+    assert "paper: Keras ImageNet Inception-v3" in printed
     assert "80 training and mirror images against 60 test images" in printed
 
 

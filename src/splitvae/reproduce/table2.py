@@ -29,6 +29,7 @@ from splitvae.evaluation.metrics import Reference, frechet_from_features
 from splitvae.files import write_json
 from splitvae.presets import PRESETS
 from splitvae.reports.plots import BLACK, BLUE, GREEN, new_plot
+from splitvae.reproduce.published import find
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,6 @@ FORMAT_VERSION = 1
 CHUNK = 500  # images read at once
 SIZES = 10  # points of the curve, from one label to all
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-PUBLISHED = {"mix": 5.3, "protocol": "Keras Inception, other protocol"}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def table2(
         if measured is not None:
             measured(done, len(every))
 
-    names = class_names(cache, classes)
+    names, mix = class_names(cache, classes), find("cifar10", "data", "mix")
+    assert mix is not None  # the registry has it
     result = {
         "format_version": FORMAT_VERSION,
         "table": 2,
@@ -135,7 +136,7 @@ def table2(
             if k != "mix"
         ],
         "floor": _floor(features[: len(train)], size),
-        "published": PUBLISHED,
+        "published": {"mix": mix.value, "protocol": mix.protocol, "source": mix.source},
     }
     result |= _card(source, cache, network, counts.tolist(), size, len(test), seeds, subsets)
     if out is not None:
