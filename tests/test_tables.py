@@ -198,10 +198,13 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     latents = claim("latents", seeds=1)
     assert sum(line.endswith(": training") for line in said) == 4
     assert [(line["system"], line["latent_dim"]) for line in latents["lines"]] == [
-        ("svae", 2), ("vae", 2), ("svae", 4), ("vae", 4),
+        ("svae", 2), ("svae", 4), ("vae", 2), ("vae", 4),
     ]  # fmt: skip
     assert all(0 <= line["cells"]["inactive"]["mean"] <= line["latent_dim"] for line in latents["lines"])
-    for result in (components, latents):
+    rates = claim("rates", only=["svae"], seeds=1)
+    assert [line["lr"] for line in rates["lines"]] == [5e-4, 1e-3, 2e-3]
+    assert any("TRAINING" in note for note in claim_notes(rates))
+    for result in (components, latents, rates):
         headings, rows = claim_rows(result)
         assert all(len(row) == len(headings) for row in rows)
         assert claim_plot(result).axes

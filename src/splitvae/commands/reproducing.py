@@ -17,7 +17,7 @@ RESULTS = Path("docs/results/runs")  # of a checkout
     "Example: splitvae reproduce table2 --data photos/cifar10 --out table2"
 )
 def reproduce(
-    what: Literal["table1", "table2", "table3", "table4", "latents", "components"],
+    what: Literal["table1", "table2", "table3", "table4", "latents", "components", "rates"],
     *,
     out: Path,
     on: Literal["mnist", "cifar10", "celeba"] = "mnist",
@@ -36,13 +36,15 @@ def reproduce(
 
     table1, table3, table4: every system on MNIST, CIFAR-10, CelebA; what is missing is trained, what was interrupted
     goes on, what is finished is not run again. table2: the distance of each class of a labelled source, of random
-    mixes of all, and of 1, 2 … classes joined, from the test images of all; no model takes part. Two claims as well:
-    latents, whether the split permits more of them; components, what the number of Gaussians does to each system.
+    mixes of all, and of 1, 2 … classes joined, from the test images of all; no model takes part.
+
+    latents: whether the split permits more of them. components: what the number of Gaussians does to each system.
+    rates: three for every system, judged on training images: a tuning that is the same for all.
 
     Args:
         what: Which.
         out: A folder: for the runs and the table, or for table2.json and table2.png.
-        on: The data set of latents and components.
+        on: The data set of latents, components and rates.
         data: Where the data is; without it the preset's source on the hub.
         scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
         only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, ….
