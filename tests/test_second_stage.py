@@ -60,7 +60,7 @@ def test_loss_is_the_formula_of_dai_and_wipf():
     network = SecondStageNetwork(3, 5, 2, "learned")
     network.reset(seeded())
     root_of_gamma = 0.3  # their γ_z, a standard deviation
-    torch.nn.init.constant_(network.variance.log_gamma, 2 * math.log(root_of_gamma))
+    torch.nn.init.constant_(network.variance.log_std, math.log(root_of_gamma))
     z, noise = torch.randn(7, 3, generator=seeded(1)), torch.randn(7, 3, generator=seeded(2))
 
     w = {name: value.double().numpy() for name, value in network.state_dict().items()}
@@ -99,13 +99,16 @@ def test_adam_has_their_eps_and_the_rate_halves(monkeypatch):
 
     class Watched(torch.optim.Adam):
         def step(self, closure=None):
-            rates.extend((group["lr"], group["eps"]) for group in self.param_groups)
+            rates.append([(group["lr"], group["eps"]) for group in self.param_groups])
             return super().step(closure)
 
     monkeypatch.setattr(torch.optim, "Adam", Watched)
     codes = torch.randn(40, 2, generator=seeded())
-    SecondStageVAE(**TINY | {"epochs": 5, "batch_size": 20}, halve_every=2).fit(codes, generator=seeded())
-    assert rates == [(rate, 1e-8) for rate in (1e-2, 1e-2, 5e-3, 5e-3, 2.5e-3) for _ in range(2)]
+    options = TINY | {"epochs": 5, "batch_size": 20, "gamma_lr": 10}
+    SecondStageVAE(**options, halve_every=2).fit(codes, generator=seeded())
+    # Weights, and γ with its own rate.
+    expected = [[(rate, 1e-8), (10 * rate, 1e-8)] for rate in (1e-2, 1e-2, 5e-3, 5e-3, 2.5e-3) for _ in range(2)]
+    assert rates == expected
 
 
 def test_clamped_gamma_is_updated_once_per_step(batches):

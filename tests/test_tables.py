@@ -78,7 +78,7 @@ def test_a_changed_recipe_is_run_again_and_never_mixed_with_the_old(
     monkeypatch.setitem(PRESETS, "mnist-small", replace(old, values=old.values | {"beta": 1.0}))
     kept = tmp_path / "runs" / "results"
     [entry] = planned(tmp_path / "runs", only=["svae"], seeds=1)
-    assert entry.state == "recipe changed"
+    assert entry.state == "run of another recipe"
     with pytest.raises(InputError, match=r"was trained with beta 8\.0, mnist-small has 1\.0; remove it"):
         made(digits, tmp_path / "runs", only=["svae"], seeds=1)
     assert len(list(kept.iterdir())) == 1
@@ -124,6 +124,20 @@ def test_lines_tell_mean_and_spread_and_choose_the_output_on_training_images(dig
     assert any("floor" in note for note in notes_of(result))
     assert table_plot(result).axes
     assert str(tmp_path) not in json.dumps(records)
+
+
+def test_a_density_of_other_options_is_fitted_again(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "runs"
+    before = made(digits, out, only=["svae"], seeds=1)
+    old = PRESETS["mnist-small"]
+    monkeypatch.setitem(PRESETS, "mnist-small", replace(old, densities={"gmm": {"n_components": 3}}))
+    said: list[str] = []
+    after = made(digits, out, only=["svae"], seeds=1, say=said.append)
+    assert any("fitting gmm" in line for line in said)
+    assert not any(line.endswith(": training") for line in said)
+    for key in ("clean/gmm", "paper/gmm-test"):
+        assert before["lines"][0]["cells"][key] != after["lines"][0]["cells"][key]
+    assert len(list((out / "results").iterdir())) == 2  # the older result stays what it is
 
 
 def test_results_of_two_protocols_make_no_table(digits: Path, tmp_path: Path):
@@ -196,7 +210,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     assert not any(line.endswith(": training") for line in said)  # the run of the table serves
     assert set(components["lines"][0]["cells"]) == {"REC", "normal", "gmm-1", "gmm-2"}
     latents = claim("latents", seeds=1)
-    assert sum(line.endswith(": training") for line in said) == 4
+    assert sum(line.endswith(": training") for line in said) == 3  # SplitVAE with 4 latents is the table's own
     assert [(line["system"], line["latent_dim"]) for line in latents["lines"]] == [
         ("svae", 2), ("svae", 4), ("vae", 2), ("vae", 4),
     ]  # fmt: skip

@@ -84,6 +84,8 @@ class TrainConfig:
     gamma_init: Annotated[float | Literal["first-batch"], OBJECTIVE] = "first-batch"
     """Gamma at the start; 1 = the paper, "first-batch" = the mse of the first batch, for short runs."""
 
+    gamma_lr: Annotated[float, OBJECTIVE] = 1.0
+    """Multiplies the learning rate of a learned gamma; short runs need 10, or it cannot fall as far as the mse does."""
     embedding_weight: Annotated[float, OBJECTIVE] = 1e-4
     """RAE's beta, as its authors print it: weight of the codes' mean square beside the mean squared error."""
     penalty_weight: Annotated[float, OBJECTIVE] = 1e-7
@@ -147,7 +149,7 @@ class TrainConfig:
         for name, bound in at_least.items():
             if not bound <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be at least {bound}, not {getattr(self, name)}.")
-        for name in ("lr", "checkpoint_minutes", "clip_norm", "gamma_init"):
+        for name in ("lr", "gamma_lr", "checkpoint_minutes", "clip_norm", "gamma_init"):
             value = getattr(self, name)
             if isinstance(value, int | float) and not 0 < value < float("inf"):
                 raise InputError(f"{name} must be positive and finite, not {value}.")

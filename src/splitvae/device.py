@@ -1,4 +1,8 @@
-"""Where networks run when nobody says so."""
+"""Where networks run when nobody says so, and on what."""
+
+import os
+import platform
+import re
 
 import torch
 
@@ -13,3 +17,18 @@ def pick_device(device: "torch.device | str | None" = None) -> torch.device:
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def hardware(device: "torch.device | str | None" = None) -> str:
+    """The machine's class in words: the GPU, or the number and kind of CPU cores."""
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    cpu = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = re.findall(r"model name\s*:\s*(.+)", file.read())
+        cpu = names[0].strip() if names else cpu
+    except OSError:  # no Linux
+        pass
+    return f"{os.cpu_count()} cores {cpu}"

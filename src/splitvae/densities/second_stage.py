@@ -25,7 +25,7 @@ from splitvae.densities.trained import (
 )
 from splitvae.errors import InputError, nearest
 from splitvae.models.distributions import DiagonalGaussian
-from splitvae.models.losses import DecoderVariance, balanced_loss
+from splitvae.models.losses import DecoderVariance, balanced_loss, gamma_apart
 
 _CHUNK = 8192  # codes that are decoded at once: bounds the memory of hidden layers
 _MEASURED = 10_000  # samples of which ``match_variance`` takes the variance
@@ -97,6 +97,7 @@ class SecondStageVAE:
         epochs: passes over the codes, at least 1.
         batch_size: codes per step; all of them where there are fewer.
         lr: of Adam (eps 1e-8) at the start.
+        gamma_lr: multiplies the rate of a learned γ, which in few steps cannot fall far enough by the rate itself.
         halve_every: epochs after which the learning rate is halved, again and again; None = it stays.
         gamma_rule: "learned" (Dai & Wipf) or "clamped-ema" (Asperti & Trentin), see ``DecoderVariance``; from γ = 1.
         gamma_noise: whether a sample is drawn from N(dec(u), γ·I) (Dai & Wipf) or is dec(u) itself.
@@ -135,6 +136,7 @@ class SecondStageVAE:
         halve_every: int | None = 300,
         gamma_rule: Literal["learned", "clamped-ema"] = "learned",
         gamma_noise: bool = True,
+        gamma_lr: float = 1.0,
         match_variance: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
@@ -142,12 +144,14 @@ class SecondStageVAE:
         if halve_every is not None:
             check_at_least_one(halve_every=halve_every)
         check_learning_rate(lr)
+        check_learning_rate(gamma_lr)
         if gamma_rule not in ("learned", "clamped-ema"):
             raise InputError(f"gamma_rule '{gamma_rule}' is unknown.{nearest(gamma_rule, ['learned', 'clamped-ema'])}")
         self.depth, self.hidden_dim = depth, hidden_dim
         self.epochs, self.batch_size, self.lr, self.halve_every = epochs, batch_size, lr, halve_every
         self.gamma_rule: Literal["learned", "clamped-ema"] = gamma_rule
         self.gamma_noise, self.match_variance, self.device = gamma_noise, match_variance, device
+        self.gamma_lr = gamma_lr
 
     @property
     def gamma_(self) -> float:
@@ -182,12 +186,13 @@ class SecondStageVAE:
         network = SecondStageNetwork(D, self.hidden_dim, self.depth, self.gamma_rule)
         network.reset(source)
         network.to(device)
-        optimizer = torch.optim.Adam(network.parameters(), self.lr, eps=1e-8, fused=True)
+        optimizer = torch.optim.Adam(gamma_apart(network, self.gamma_lr), self.lr, eps=1e-8, fused=True)
 
         losses = []
         for epoch in range(self.epochs):
             for group in optimizer.param_groups:
-                group["lr"] = self.lr * 0.5 ** (0 if self.halve_every is None else epoch // self.halve_every)
+                decay = 0.5 ** (0 if self.halve_every is None else epoch // self.halve_every)
+                group["lr"] = self.lr * group["factor"] * decay
             total, steps = torch.zeros((), device=device), max(N // self.batch_size, 1)
             for z in resampled_batches(posterior, self.batch_size, source):
                 noise = torch.randn(z.shape, generator=source)
@@ -252,7 +257,7 @@ class SecondStageVAE:
         density = cls(
             depth,
             hidden_dim,
-            gamma_rule="learned" if "variance.log_gamma" in state else "clamped-ema",
+            gamma_rule="learned" if "variance.log_std" in state else "clamped-ema",
             gamma_noise=bool(tensors["gamma_noise"]),
             match_variance=float(tensors["scale_"]) != 1,
             device=device,

@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -37,7 +37,7 @@ def evaluate(
     protocol: Literal["clean", "paper", "both"] = "clean",
     densities: list[str] | None = None,
     n: int = REFERENCE_IMAGES,
-    seeds: int = 1,
+    seeds: int | Sequence[int] = 1,
     metrics: Literal["all", "frechet"] = "all",
     weights: "str | Path | None" = None,
     device: "torch.device | str | None" = None,
@@ -55,7 +55,7 @@ def evaluate(
         densities: names of fitted densities; None = all that the run has. The paper's protocol takes those fitted on
             test codes, and fits the twin of each mixture where there is none.
         n: images on either side; all of the test split where it has fewer.
-        seeds: of the sampling: 0 … seeds − 1.
+        seeds: of the sampling: as many from 0 on, or the seeds themselves.
         metrics: "all", or "frechet" for the Fréchet distances only, which takes half the time on a CPU.
         weights: a file with the extractor's weights.
         device: where networks run; None = the GPU if there is one.
@@ -79,7 +79,8 @@ def evaluate(
             raise InputError(f"'{value}' is not one of {' and '.join(known)}.")
     if protocol not in (*get_args(Protocol), "both"):
         raise InputError(f"the protocol must be clean, paper or both, not '{protocol}'.")
-    if seeds < 1 or n < 2:
+    chosen_seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen_seeds or n < 2:
         raise InputError(f"an evaluation needs seeds ≥ 1 and n ≥ 2, not {seeds} and {n}.")
     say, report = say or (lambda line: None), progress or (lambda done, total: None)
     images = _Count(report)
@@ -91,7 +92,7 @@ def evaluate(
         setting = replace(setting, bf16=bf16)
     protocols = get_args(Protocol) if protocol == "both" else (protocol,)
     sources = [source for name in protocols for source in sources_of(setting, name, densities, say)]
-    jobs = [(source, seed) for source in sources for seed in range(seeds if source.seeded else 1)]
+    jobs = [(source, seed) for source in sources for seed in (chosen_seeds if source.seeded else [0])]
     each, real = setting.n * len(output_names(setting.run.model)), 3 * setting.n
     images.total = real + each * len(jobs)
     floor = measure_floor(setting)
@@ -124,7 +125,7 @@ def evaluate(
         "floor": floor,
         "copies": _copies(setting, sources, rows),
         "latents": diagnose_latents(setting.posterior),
-        "card": card(setting, sources, seeds),
+        "card": card(setting, sources, chosen_seeds),
         "notes": _notes(setting, sources),
     }
     result["diagnosis"] = diagnose(result)

@@ -124,6 +124,11 @@ def check_extractor(name: str) -> None:
         raise InputError(f"'{name}' is not a known extractor.{nearest(name, EXTRACTORS)}")
 
 
+def canonical_name(name: str) -> str:
+    """The name that an extractor goes by: ``inception-v3-compat:2048`` is ``inception-v3-compat``."""
+    return name.removesuffix(":2048")
+
+
 def get_extractor(name: str, weights: str | Path | None = None, device: str | torch.device = "cpu") -> Extractor:
     """Load an extractor by its name (the table at the head of this file).
 

@@ -211,7 +211,7 @@ def _twin(setting: Setting, name: str, record: dict[str, Any], say: Callable[[st
     return fit_density(run, "gmm", "test", twin, seed, device=device, test_images=setting.n, **options)
 
 
-def card(setting: Setting, sources: list[Source], seeds: int) -> dict[str, Any]:
+def card(setting: Setting, sources: list[Source], seeds: list[int]) -> dict[str, Any]:
     """The protocol of every number of an evaluation. ``signature`` is equal where numbers may stand in one table."""
     cache, extractor = setting.run.trained_data, setting.extractor
     decides = {
@@ -243,7 +243,7 @@ def card(setting: Setting, sources: list[Source], seeds: int) -> dict[str, Any]:
         "floor_images": len(setting.rows["floor"]),
         "rank_deficient": setting.n <= extractor.dim,
         "source": Path(cache.meta["source"]).name,
-        "seeds": list(range(seeds)),
+        "seeds": seeds,
         "sources": [[source.protocol, source.name] for source in sources],
         "densities": {source.name: _density_card(setting.run, source) for source in sources if source.record},
         "mix": "one component per image, chosen uniformly, own z",

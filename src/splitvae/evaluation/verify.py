@@ -88,7 +88,7 @@ def verify(
             found.append(_source(setting, protocol, name))
         except InputError as error:
             checks.append(Check(f"{protocol} {name}", "a density", str(error), False))
-    new = card(setting, found, len(old["seeds"]))
+    new = card(setting, found, old["seeds"])
     # Where and when it was computed may differ; what decides the numbers may not.
     free = ("device", "machine", "threads", "versions", "densities", "sources")
     checks += [_same(f"card: {key}", old[key], new.get(key)) for key in old if key not in free]

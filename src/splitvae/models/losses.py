@@ -8,7 +8,7 @@ where γ is the *variance* of the Gaussian decoder. Dai & Wipf (2019) and Aspert
 standard deviation √γ; Split-VAE (2202.02738) uses the variance, as here.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ class DecoderVariance(nn.Module):
 
     - ``running-min``, Split-VAE (official code): m ← .99·m + .01·mse, then γ ← min(γ, m).
     - ``clamped-ema``, Asperti & Trentin (2020): m ← min(m, .99·m + .01·mse), then γ ← m.
-    - ``learned``, Dai & Wipf (2019): log γ is a parameter, trained by the loss itself.
+    - ``learned``, Dai & Wipf (2019): log √γ is a parameter, trained by the loss itself. Adam moves it by the learning
+      rate at most in a step: a short run needs a larger rate for it.
     - ``fixed``: γ stays as it is; ½ makes the loss SSE + β·KL.
 
     A step uses the γ of the step before. ``forward`` never changes γ: the training loop calls ``update`` once per
@@ -43,20 +44,20 @@ class DecoderVariance(nn.Module):
             raise InputError(f"gamma_init is a variance and must be positive and finite, not {init}.")
         self.rule = rule
         if rule == "learned":
-            self.log_gamma = nn.Parameter(torch.tensor(init).log())
+            self.log_std = nn.Parameter(0.5 * torch.tensor(init).log())
         else:
             self.register_buffer("gamma", torch.tensor(float(init)))
             self.register_buffer("running_mse", torch.tensor(float(init)))
 
     def value(self) -> Tensor:
         """γ as a 0-dim tensor; differentiable where it is learned."""
-        return self.log_gamma.exp() if self.rule == "learned" else self.gamma
+        return (2 * self.log_std).exp() if self.rule == "learned" else self.gamma
 
     @torch.no_grad()
     def start_from(self, mse: Tensor) -> None:
         """Set γ and m to a measured mean squared error, as the official code does when it loads weights."""
         if self.rule == "learned":
-            self.log_gamma.copy_(mse.log())
+            self.log_std.copy_(0.5 * mse.log())
         elif self.rule != "fixed":
             self.gamma.copy_(mse)
             self.running_mse.copy_(mse)
@@ -70,6 +71,19 @@ class DecoderVariance(nn.Module):
         elif self.rule == "clamped-ema":
             torch.minimum(self.running_mse, 0.99 * self.running_mse + 0.01 * mse, out=self.running_mse)
             self.gamma.copy_(self.running_mse)
+
+
+def gamma_apart(model: nn.Module, factor: float) -> list[dict[str, Any]]:
+    """An optimiser's groups of parameters, each with the ``factor`` of its rate: 1, and for a learned γ ``factor``.
+
+    Args:
+        model: with a ``DecoderVariance`` as ``variance``.
+        factor: above 0.
+    """
+    own = [p for name, p in model.named_parameters() if name != "variance.log_std"]
+    groups: list[dict[str, Any]] = [{"params": own, "factor": 1.0}]
+    learned = [p for name, p in model.named_parameters() if name == "variance.log_std"]
+    return groups + ([{"params": learned, "factor": factor}] if learned else [])
 
 
 def balanced_loss(

@@ -126,7 +126,7 @@ class RAE(Autoencoder):
         """The regularizer's penalty without its weight, 0-dim."""
         if self.regularizer == "l2":
             return weight_penalty(self.network.decoder_kernels())
-        if self.regularizer != "gp" or not torch.is_grad_enabled():
+        if self.regularizer != "gp" or not self.penalty_weight or not torch.is_grad_enabled():
             return x_hat.new_zeros(())
         if self.gradient_penalty == "authors":
             return squared_output_penalty(x_hat, z).mean() / self.latent_dim

@@ -41,7 +41,7 @@ SIZES: dict[str, dict[str, dict[str, int]]] = {
 _LATENTS = {"rae": {"cifar10": 64}, "split-vae": {"cifar10": 100, "celeba": 100}}
 
 # A second stage of 2,400 steps or so; it counts no parameters in the paper's tables either.
-_SECOND_STAGE = {"hidden_dim": 256, "epochs": 40, "batch_size": 1000, "lr": 1e-3, "halve_every": 15}
+_SECOND_STAGE = {"hidden_dim": 256, "epochs": 40, "batch_size": 1000, "lr": 1e-3, "halve_every": 15, "gamma_lr": 10.0}
 
 
 def _small(data: str, system: str) -> Preset:
@@ -54,6 +54,8 @@ def _small(data: str, system: str) -> Preset:
     values["latent_dim"] = _LATENTS.get(values.get("network", "split-vae"), {}).get(kind, values["latent_dim"])
     if values.get("gamma_rule", "running-min") != "fixed":
         values["gamma_init"] = "first-batch"
+    if values.get("gamma_rule") == "learned":
+        values["gamma_lr"] = 10.0  # by the rate itself log √γ could fall by 0.6 in 1,200 steps, the mse falls to a 25th
     densities = dict(paper.densities)
     if "second-stage" in densities:
         densities["second-stage"] = densities["second-stage"] | _SECOND_STAGE

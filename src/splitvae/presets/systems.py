@@ -164,7 +164,7 @@ def second_stage(data: str, system: str) -> dict[str, Any]:
             "lr": 5e-5 if celeba else 1e-4, "halve_every": 120 if celeba else 400, "gamma_rule": "clamped-ema",
             "gamma_noise": False,
         }  # fmt: skip
-    if celeba:
+    if celeba and system != "2s-vae-infogan":  # whose first stage has MNIST's schedule too
         wae = system == "2s-vae-wae"
         return {"epochs": 70 if wae else 100, "halve_every": 30 if wae else 40}
     return {"epochs": 800, "halve_every": 300}

@@ -65,7 +65,7 @@ def evolution(
     prior = Source("clean", "normal", StandardNormal(run.model.latent_dim))
     z, _ = setting.sample(prior, seed)
     distances = [_kept_distances(setting, folder, z, seed) for folder in folders]
-    how = card(setting, [prior], 1) | {"seeds": [seed], "density": "normal", "snapshots": len(folders)}
+    how = card(setting, [prior], [seed]) | {"density": "normal", "snapshots": len(folders)}
     return {
         "figure": 13,
         "distance": how["distance"],

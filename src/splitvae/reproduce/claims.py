@@ -52,11 +52,16 @@ def jobs_of(
         raise InputError(f"'{wrong}' is unknown.{nearest(wrong, known)}")
     if claim == "latents":
         jobs = jobs_of_table(table, scale, ["svae", "vae"], seeds, n)
-        return [replace(job, changes=(("latent_dim", latent_dim),)) for latent_dim in LATENTS[data] for job in jobs]
+        return [changed(job, "latent_dim", latent_dim) for latent_dim in LATENTS[data] for job in jobs]
     jobs = jobs_of_table(table, scale, only, seeds, n)
     if claim == "components":
         return [replace(job, mixtures=MIXTURES) for job in jobs]
-    return [replace(job, changes=(("lr", rate),)) for rate in RATES for job in jobs]
+    return [changed(job, "lr", rate) for rate in RATES for job in jobs]
+
+
+def changed(job: Job, field: str, value: Any) -> Job:
+    """The job with another value in its recipe; itself where that is the preset's, so that the table's run serves."""
+    return job if getattr(job.config, field) == value else replace(job, changes=((field, value),))
 
 
 def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -70,9 +75,10 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
     """
     one_protocol(results)
     groups: dict[tuple[str, float, int], list[dict[str, Any]]] = {}
-    for result in sorted(results, key=lambda result: (list(SYSTEMS).index(result["system"]), result["seed"])):
+    for result in results:
         key = (result["system"], result["config"]["lr"], result["config"]["latent_dim"])
         groups.setdefault(key, []).append(result)
+    groups = dict(sorted(groups.items(), key=lambda item: (list(SYSTEMS).index(item[0][0]), *item[0][1:])))
     to = "_train" if claim == "rates" else ""
     lines = []
     for (system, rate, latent_dim), own in groups.items():
@@ -87,7 +93,7 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
             cells["mse"] = _spread([result["training"]["mse"] for result in own])
         lines.append({
             "system": system, "row": SYSTEMS[system].row, "latent_dim": latent_dim, "lr": rate, "output": best,
-            "seeds": [result["seed"] for result in own], "cells": cells,
+            "seeds": sorted(result["seed"] for result in own), "cells": cells,
         })  # fmt: skip
     first = results[0]
     return {
@@ -158,12 +164,7 @@ def claim_plot(result: dict[str, Any]) -> Figure:
         figure, (axes,) = new_plot(6.4, 4.0)
         for i, line in enumerate(result["lines"]):
             cells = [line["cells"][f"gmm-{k}"] for k in MIXTURES]
-            style: dict[str, Any] = {
-                "color": colours[i % 6],
-                "linestyle": ["-", "--"][i // 6 % 2],
-                "marker": "o",
-                "markersize": 4,
-            }
+            style: dict[str, Any] = {"color": colours[i % 6], "linestyle": ["-", "--"][i // 6 % 2], "marker": "o"}
             means, spread = [cell["mean"] for cell in cells], [cell["sd"] or 0.0 for cell in cells]
             axes.errorbar(MIXTURES, means, spread, label=line["row"], capsize=2, linewidth=1.2, markersize=4, **style)
         axes.set_xscale("log")

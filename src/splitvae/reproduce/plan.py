@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.evaluation.extractors import check_extractor
-from splitvae.reproduce.results import Job, find_result, make_result
+from splitvae.reproduce.results import Job, find_result, make_result, other_recipe, train_job
+from splitvae.run import Run
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,8 @@ class Planned:
 
     Attributes:
         job: what is to be made.
-        state: "finished", "recipe changed" (the result is of another), "trained", "interrupted", "missing".
+        state: "finished"; without a result of this recipe: "trained", "interrupted", "missing", or "run of another
+            recipe", which is in the way.
         result: the JSON's content where it is finished.
     """
 
@@ -45,19 +47,19 @@ def plan(jobs: list[Job], runs: Path, results: Path, extractor: str) -> list[Pla
     check_extractor(extractor)
     planned = []
     for job in jobs:
-        path, result = find_result(job, results, extractor)
-        planned.append(Planned(job, _state(job, runs, path, result), result))
+        result = find_result(job, results, extractor)
+        planned.append(Planned(job, _state(job, runs, result), result))
     return planned
 
 
-def _state(job: Job, runs: Path, path: Path | None, result: dict[str, Any] | None) -> str:
+def _state(job: Job, runs: Path, result: dict[str, Any] | None) -> str:
     if result is not None:
         return "finished"
-    if path is not None:
-        return "recipe changed"
     folder = runs / job.run_name
     if not (folder / "config.json").exists():
         return "missing"
+    if other_recipe(job, Run.open(folder)) is not None:
+        return "run of another recipe"
     return "trained" if (folder / "summary.json").exists() else "interrupted"
 
 
@@ -72,7 +74,7 @@ def carry_out(
     say: Callable[[str], Any] = lambda line: None,
     progress: Callable[[int, int], Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Make what is missing; returns all results, in the order of the plan.
+    """Make what is missing; returns all results, those that were there first.
 
     Args:
         planned: see ``plan``, whose ``runs``, ``results`` and ``extractor`` are meant.
@@ -89,14 +91,19 @@ def carry_out(
     from splitvae.device import pick_device
     from splitvae.evaluation.extractors import get_extractor
 
-    network, failed, found = None, [], []
+    for entry in planned:  # before hours are spent on others
+        if entry.state == "run of another recipe":
+            train_job(entry.job, data, runs, say)
+    finished, made = [entry.result for entry in planned if entry.result is not None], list[dict[str, Any]]()
+    one_protocol(finished)
+    network, failed = None, []
     for entry in planned:
         if entry.result is not None:
-            found.append(entry.result)
             continue
         network = network or get_extractor(extractor, weights, pick_device(device))
         try:
-            found.append(make_result(entry.job, data, runs, results, network, say, progress, device))
+            made.append(make_result(entry.job, data, runs, results, network, say, progress, device))
+            one_protocol([*finished, made[-1]])
         except SplitVAEError as error:
             if type(error) is not SplitVAEError:  # wrong input stops everything, and so does an interruption
                 raise
@@ -104,7 +111,7 @@ def carry_out(
             failed.append(entry.job.name)
     if failed:
         raise SplitVAEError(f"not finished: {', '.join(failed)}. What was finished is kept in {results}.")
-    return found
+    return finished + made
 
 
 def one_protocol(results: list[dict[str, Any]]) -> None:

@@ -6,8 +6,6 @@ name. What is there is not run again, unless its recipe is no longer that of the
 
 import hashlib
 import json
-import os
-import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from splitvae.config import TrainConfig
 from splitvae.densities.fit import fit_density
 from splitvae.densities.store import density_names, load_density
+from splitvae.device import hardware
 from splitvae.errors import InputError
+from splitvae.evaluation.extractors import canonical_name
 from splitvae.files import read_json, write_json
 from splitvae.presets import PRESETS, resolve
 from splitvae.presets.systems import preset_name
@@ -44,7 +44,7 @@ class Job:
         data: name of the data set's preset.
         system: a key of ``SYSTEMS``.
         small: at the small scale.
-        seed: of training; samples have the same seed.
+        seed: of training, densities and samples.
         n: images on either side of a distance.
         changes: fields of the recipe that are not the preset's, for a claim of the paper.
         mixtures: numbers of Gaussians; where given, these mixtures are fitted instead of the preset's densities, and
@@ -91,26 +91,18 @@ class Job:
 
     @property
     def recipe(self) -> str:
-        """A hash of everything that decides the result but the seed and the data's content."""
-        config = {name: value for name, value in self.config.to_dict().items() if name not in ELSEWHERE}
+        """A hash of what decides the result but seed, data, extractor and code (for that there is FORMAT_VERSION).
+
+        Fields at their defaults are left out, so that a new one does not make old results stale.
+        """
+        defaults = TrainConfig().to_dict()
+        config = {
+            name: value
+            for name, value in self.config.to_dict().items()
+            if name not in ELSEWHERE and value != defaults[name]
+        }
         text = json.dumps([config, self.densities, self.n], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def hardware() -> str:
-    """The machine's class in words: the GPU, or the number and kind of CPU cores."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cpu = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = re.findall(r"model name\s*:\s*(.+)", file.read())
-        cpu = names[0].strip() if names else cpu
-    except OSError:  # no Linux
-        pass
-    return f"{os.cpu_count()} cores {cpu}"
 
 
 def slug(text: str) -> str:
@@ -118,19 +110,15 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def find_result(job: Job, results: Path, extractor: str) -> tuple[Path | None, dict[str, Any] | None]:
-    """The job's result on whatever hardware, if it is there.
-
-    Returns:
-        (its file, its content); (its file, None) if the recipe has changed since; (None, None) if there is none.
-    """
-    stale = None
-    for path in sorted(results.glob(f"{job.name}-{slug(extractor)}-*.json")):
+def find_result(job: Job, results: Path, extractor: str) -> dict[str, Any] | None:
+    """The job's result on whatever hardware; None = there is none of this recipe and extractor."""
+    for path in sorted(results.glob(f"{job.name}-*.json")):
         result = read_json(path, "not a result")
-        if result.get("format_version") == FORMAT_VERSION and result.get("recipe") == job.recipe:
-            return path, result
-        stale = path
-    return stale, None
+        asked = (FORMAT_VERSION, job.name, job.recipe, canonical_name(extractor))
+        found = [result.get(key) for key in ("format_version", "name", "recipe")]
+        if (*found, result.get("card", {}).get("extractor")) == asked:
+            return result
+    return None
 
 
 def make_result(
@@ -163,15 +151,19 @@ def make_result(
 
     run = train_job(job, data, runs, say).at(data)
     for name, (kind, options) in job.densities.items():
-        if not _is_current(run, name):
+        if not _is_current(run, name, kind, options, job.seed):
             say(f"{job.name}: fitting {name}")
             fit_density(run, kind, name=name, seed=job.seed, device=device, **options)
+            # The mixture on test codes is this one's twin, which the evaluation fits.
+            (run.path / "densities" / f"{name}-test.safetensors").unlink(missing_ok=True)
     metrics = evaluate(
-        run, extractor, "clean" if job.mixtures else "both", list(job.densities), job.n, metrics="frechet",
-        device=device, say=say, progress=progress,
+        run, extractor, "clean" if job.mixtures else "both", list(job.densities), job.n, seeds=[job.seed],
+        metrics="frechet", device=device, say=say, progress=progress,
     )  # fmt: skip
     result = _record(job, run, metrics)
-    write_json(results / f"{job.name}-{slug(extractor.name)}-{slug(result['hardware'])}.json", result)
+    # With the recipe in its name: a result of another n or an older recipe stays what it is.
+    name = f"{job.name}-{slug(extractor.name)}-{job.recipe[:8]}-{slug(result['hardware'])}.json"
+    write_json(results / name, result)
     return result
 
 
@@ -185,13 +177,10 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any])
         say(f"{job.run_name}: training")
         return train(job.preset, out=path, seed=job.seed, quiet=True, **dict(job.changes), **source)
     run = Run.open(path)
-    own, asked = run.config.to_dict(), job.config.to_dict()
-    differing = [name for name in asked if name not in ELSEWHERE - {"seed"} and own[name] != asked[name]]
-    if differing:
-        name = differing[0]
+    if (name := other_recipe(job, run)) is not None:
+        own, asked = getattr(run.config, name), getattr(job.config, name)
         raise InputError(
-            f"{path} was trained with {name} {own[name]}, {job.preset} has {asked[name]}; remove it or choose another "
-            "--out."
+            f"{path} was trained with {name} {own}, {job.preset} has {asked}; remove it or choose another --out."
         )
     if not (path / "summary.json").exists():
         say(f"{job.run_name}: training goes on")
@@ -199,12 +188,23 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any])
     return run
 
 
-def _is_current(run: Run, name: str) -> bool:
-    """Whether a density is there, and was fitted on codes of this very model."""
+def other_recipe(job: Job, run: Run) -> str | None:
+    """A field in which a run is not what the job asks for; None = it is the job's own."""
+    own, asked = run.config.to_dict(), job.config.to_dict()
+    for name in asked.keys() - (ELSEWHERE - {"seed"}):
+        few = name == "batch_size" and own[name] < asked[name]  # more than there are images = all of them
+        if own[name] != asked[name] and not few:
+            return name
+    return None
+
+
+def _is_current(run: Run, name: str, kind: str, options: dict[str, Any], seed: int) -> bool:
+    """Whether a density is there, fitted as asked for on the training codes of this very model."""
     if name not in density_names(run.path):
         return False
     _, record = load_density(name, run.path, run.model.latent_dim, current=False)
-    return record["model_sha256"] == run.model_hash
+    found = [record[key] for key in ("model_sha256", "kind", "split", "seed", "options")]
+    return found == [run.model_hash, kind, "train", seed, {**run.density_options(kind), **options}]
 
 
 def _record(job: Job, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def _record(job: Job, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
         "seed": job.seed,
         "changes": dict(job.changes),
         "recipe": job.recipe,
-        "hardware": hardware(),
+        "hardware": run.record["machine"].get("hardware") or hardware(),
         "parameters": {"trainable": trainable, "with_batch_norm_statistics": total},
         "flops_per_image": count_flops(run.model),
         "config": config,

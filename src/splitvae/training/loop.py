@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
+from splitvae.device import hardware
 from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
+from splitvae.models.losses import gamma_apart
 from splitvae.presets import resolve
 from splitvae.run import Run, open_data, write_record
 from splitvae.training.calibrate import calibrate
@@ -138,7 +140,8 @@ def _machine(config: TrainConfig, accelerator: Accelerator, before: dict[str, An
         chosen = list(choose_precision(config.precision, accelerator.device))
     precision, reason = broadcast_object_list(chosen)  # all processes alike, whatever each has timed
     return {
-        "device": device, "processes": accelerator.num_processes, "threads": torch.get_num_threads(),
+        "device": device, "hardware": hardware(accelerator.device), "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
         "precision": precision, "precision_reason": reason,
     }  # fmt: skip
 
@@ -155,9 +158,8 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     # Model, the running average of its weights, and Adam.
     bare = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = build_model(config, cache.shape).to(device) if config.ema_decay else None
-    optimizer = torch.optim.Adam(
-        bare.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-7, fused=device.type in ("cpu", "cuda")
-    )
+    groups, fused = gamma_apart(bare, config.gamma_lr), device.type in ("cpu", "cuda")
+    optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-7, fused=fused)
 
     # RAE's rate follows the loss, which its authors measure per value: ours is a sum, SSE/(2γ) + ….
     plateau = None
@@ -225,7 +227,8 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
             torch._foreach_copy_(backup, buffers)
             factor = 1.0 if plateau is None else plateau.factor
             lr = learning_rate(config, state.step, loader.steps_per_epoch, factor)
-            optimizer.param_groups[0]["lr"] = lr
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["factor"]
 
             # Forward and backward over micro-batches; gradients are exchanged with the last one.
             values = torch.zeros(len(bare.terms), device=device)
