@@ -101,6 +101,20 @@ def test_a_network_takes_exactly_the_options_that_the_configuration_gives_it():
         resolve(network="resent")
 
 
+def test_what_does_not_apply_is_refused_and_another_network_drops_the_presets_sizes():
+    for changes, words in (
+        ({"model": "rae", "beta": 7.0}, "beta does not apply to the model rae"),
+        ({"model": "ae", "gamma_rule": "learned"}, "gamma_rule does not apply"),
+        ({"embedding_weight": 1.0}, "embedding_weight does not apply to the model splitvae"),
+        ({"model": "vae", "num_components": 2}, "vae has one component"),
+        ({"network": "rae", "embedding_dim": 100}, "embedding_dim does not apply to the network rae"),
+    ):
+        with pytest.raises(InputError, match=words):
+            resolve("images", **changes)
+    assert resolve("mnist-small", network="rae").embedding_dim == resolve().embedding_dim
+    assert resolve("mnist", model="rae-gp").embedding_weight == 1e-4  # RAE on SplitVAE's recipe
+
+
 def test_a_result_is_bound_to_its_recipe():
     job = Job("mnist", "rae-l2", True, 0, 5_000)
     assert job.name == "mnist-rae-l2-small-seed0"

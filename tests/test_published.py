@@ -113,7 +113,7 @@ def test_the_paper_comes_before_what_was_verified_and_that_before_what_was_recal
     ]
     assert len(sources) == 3
     assert find("cifar10", "rae-sn", "gmm").table == 3
-    assert find("mnist", "vae", "gmm").status == "verified"
+    assert find("mnist", "vae-rae-net", "gmm").status == "verified"
     assert find("fashion-mnist", "2s-vae", "second-stage").status == "recalled"
     assert find("fashion-mnist", "svae", "gmm") is None
     assert published_parameters(2, "svae") is None

@@ -13,7 +13,7 @@ from splitvae.presets import PRESETS
 from splitvae.reproduce.claims import claim_notes, claim_plot, claim_rows, summarize_claim
 from splitvae.reproduce.claims import jobs_of as jobs_of_claim
 from splitvae.reproduce.plan import Planned, carry_out, plan
-from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot
+from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot, tables_of
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
 EXTRACTOR = "mnist-classifier"
@@ -114,11 +114,14 @@ def test_lines_tell_mean_and_spread_and_choose_the_output_on_training_images(dig
     assert "clean/second-stage" in result["lines"][1]["cells"]
 
     # What people see: every system, the paper's values, and why they are no equals.
-    headings, rows = rows_of_table(result)
-    assert all(len(row) == len(headings) for row in rows)
-    assert rows[0][0] == "RAE-GP"
-    assert rows[0][-1] == "22.2 → 11.5"
-    page = markdown("title", headings, rows, notes_of(result))
+    for protocol in ("clean", "paper"):
+        headings, rows = rows_of_table(result, protocol)
+        assert all(len(row) == len(headings) for row in rows)
+        assert rows[0][0] == "RAE-GP"
+        assert rows[0][-1] == "22.2 → 11.5"
+        assert ("GMM on test codes" in headings) == (protocol == "paper")
+    page = markdown("title", tables_of(result), notes_of(result))
+    assert "Gaussians in GMM: 2 for RAE-GP, 2S-VAE, SplitVAE" in page
     assert "22.39 M" in page
     assert "no: another extractor (mnist-classifier)" in page
     assert any("floor" in note for note in notes_of(result))
@@ -151,10 +154,11 @@ def test_results_of_two_protocols_make_no_table(digits: Path, tmp_path: Path):
 def test_the_lead_is_a_difference_with_its_standard_error():
     def line(system: str, values: list[float]) -> dict:
         cell = {"values": values, "train": values}
-        return {"system": system, "density": "gmm", "chosen": True, "cells": {"clean/gmm": cell}}
+        return {"system": system, "output": "x_hat", "density": "gmm", "chosen": True, "cells": {"clean/gmm": cell}}
 
     found = lead([line("svae", [10.0, 12.0]), line("rae", [15.0, 19.0]), line("ae", [30.0, 30.0])])
-    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": pytest.approx((1 + 4) ** 0.5)}
+    error = pytest.approx((1 + 4) ** 0.5)
+    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": error, "x_hat": 6.0}
     assert lead([line("rae", [1.0])]) is None
     assert lead([line("svae", [1.0]), line("rae", [1.0, 2.0])])["standard_error"] is None
 
@@ -179,6 +183,7 @@ def test_wrong_names_are_refused_and_a_dry_run_does_nothing(digits: Path, tmp_pa
     out = tmp_path / "runs"
     for options, words in (
         (["--only", "rae-gb"], "no system 'rae-gb'"),
+        (["--only", ""], "no system ''"),
         (["--seeds", "-1"], "at least 1 seed"),
         (["--extractor", "efficient"], "'efficient' is not a known extractor"),
     ):
@@ -186,6 +191,9 @@ def test_wrong_names_are_refused_and_a_dry_run_does_nothing(digits: Path, tmp_pa
         assert status == 2
         assert words in err
         assert len(err.strip().splitlines()) == 1
+    status, _, err = splitvae("reproduce", "table2", "--out", out, "--dry-run")
+    assert status == 2
+    assert "does not apply to table2" in err
     status, printed, _ = splitvae("reproduce", "table1", "--out", out, "--dry-run", "--only", "svae", "--seeds", 1)
     assert status == 0
     assert "mnist-small-seed0: missing; epochs 1, splitvae on split-vae" in printed

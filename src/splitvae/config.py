@@ -28,6 +28,9 @@ APPLIES = {
     "num_scales": ("split-vae", "resnet"),
     "embedding_dim": ("split-vae", "resnet", "infogan"),
 }
+# Options of the objective that only a VAE, or only an autoencoder without noise, has.
+OF_VAES = ("beta", "gamma_rule", "gamma_init", "gamma_lr")
+OF_RAES = ("embedding_weight", "penalty_weight", "gradient_penalty")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class TrainConfig:
     noise; "rae" penalises its codes, -gp, -l2 and -sn its decoder too (Ghosh et al.)."""
     network: Annotated[Network, NETWORK] = "split-vae"
     """Whose layers: "split-vae" = the paper's; the others are of RAE, of Two-Stage VAE (infogan, wae, resnet), or with
-    the changes (-normed, -4x4, -light) that explain the paper's parameter counts. Not all options apply to all."""
+    the changes (-normed, -4x4, -light) that explain the paper's parameter counts. Not all options apply to all;
+    base_channels is 128 in the papers of rae and wae, 32 in that of resnet."""
     latent_dim: Annotated[int, NETWORK] = 128
     """Number of latent variables, at least 1."""
     num_components: Annotated[int, NETWORK] = 2
@@ -204,6 +208,11 @@ class TrainConfig:
         if isinstance(changes.get("data"), Path):
             changes = changes | {"data": str(changes["data"])}
         return replace(self, **changes)
+
+
+def network_fields() -> set[str]:
+    """All fields that are options of some network."""
+    return {*APPLIES, "base_channels", "batch_norm_momentum"}
 
 
 def parse_size(text: int | str | None) -> tuple[int, int] | None:

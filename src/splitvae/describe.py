@@ -14,12 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from splitvae.config import TrainConfig
 from splitvae.errors import InputError, nearest
 from splitvae.models.autoencoder import Autoencoder
+from splitvae.models.baselines import resnet
 from splitvae.models.build import build_model
 from splitvae.models.networks import DenseBlock, ResidualBlock
 from splitvae.presets import PRESETS, resolve
 from splitvae.run import Run
 
-SHOWN = (ResidualBlock, DenseBlock, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+SHOWN = (ResidualBlock, DenseBlock, resnet.ResidualBlock, resnet.DenseBlock, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -161,7 +162,8 @@ def published_lines(preset: str) -> list[str]:
 def objective(config: TrainConfig) -> str:
     """The loss of a configuration as a formula."""
     if config.variational:
-        return f"SSE/(2γ) + {config.beta:g}·KL, γ by {config.gamma_rule}"
+        learned = " + (D/2)·log γ" * (config.gamma_rule == "learned")
+        return f"SSE/(2γ){learned} + {config.beta:g}·KL, γ by {config.gamma_rule}"
     terms = ["MSE"] + [f"{config.embedding_weight:g}·mean z²"] * (config.model != "ae")
     if config.model == "rae-gp":
         terms.append(f"{config.penalty_weight:g}·gradient penalty ({config.gradient_penalty})")

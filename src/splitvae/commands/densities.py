@@ -55,7 +55,7 @@ def fit(
         n_components: Gaussians in the mixture (default: the paper's number for the preset, else 10), or in each
             class's (default 1).
         covariance: full (default), or diag for diagonal covariances.
-        epochs: Of a second stage (default 800, as Dai & Wipf) or a flow.
+        epochs: Of a second stage (default: the preset's, else 800 as Dai & Wipf) or a flow.
         batch_size: Codes per step of a second stage or a flow.
         lr: Learning rate of a second stage or a flow.
         hidden_dim: Width of the hidden layers of a second stage (default 1024) or a flow.

@@ -62,7 +62,11 @@ def reproduce(
 
     console = Console(highlight=False, markup=False)
     if what == "table2":
-        _table2(console, data, out, extractor, extractor_weights, n or 10_000, seeds or 5, device)
+        for option, given in (("--dry-run", dry_run), ("--only", only), ("--results", results)):
+            if given:
+                raise InputError(f"{option} does not apply to table2, which trains nothing; leave it out.")
+        seeds = 5 if seeds is None else seeds
+        _table2(console, data, out, extractor, extractor_weights, 10_000 if n is None else n, seeds, device)
         return
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
@@ -72,7 +76,7 @@ def reproduce(
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
     seeds = 3 if seeds is None else seeds
-    systems = None if only is None else [name.strip() for name in only.split(",") if name.strip()]
+    systems = None if only is None else list(dict.fromkeys(name.strip() for name in only.split(",")))
     if what in tables.TABLES:
         jobs, name = tables.jobs_of(what, scale, systems, seeds, n), f"{what}-{scale}"
     else:
@@ -87,32 +91,37 @@ def reproduce(
         missing = sum(entry.state != "finished" for entry in planned)
         console.print(f"{missing} of {len(planned)} to be made; results in {results}, runs in {out}", soft_wrap=True)
         return
-    with progress_bar(console) as bar:
-        task = bar.add_task("images", total=None)
-        found = carry_out(
-            planned, out, results, extractor, data, extractor_weights, device,
-            say=lambda line: bar.console.print(line, soft_wrap=True),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
+    # The bar counts images of an evaluation; it steps aside for lines, and for training, which has a bar of its own.
+    bar = progress_bar(console)
+    task = bar.add_task("images", total=None)
+
+    def say(line: str) -> None:
+        bar.stop()
+        console.print(line, soft_wrap=True)
+
+    def progress(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        found = carry_out(planned, out, results, extractor, data, extractor_weights, device, say, progress, quiet=False)
+    finally:
+        bar.stop()
     if what in tables.TABLES:
         result = tables.summarize_table(what, scale, found)
-        title, (headings, rows), notes = (
-            render.table_title(result),
-            render.rows_of_table(result),
-            render.notes_of(result),
-        )
-        picture = render.table_plot(result)
+        title, notes = render.table_title(result), render.notes_of(result)
+        shown, picture = render.tables_of(result), render.table_plot
     else:
         result = claims.summarize_claim(what, found)
         title, notes = f"{what}, {on}, {scale}", claims.claim_notes(result)
-        headings, rows = claims.claim_rows(result)
-        picture = claims.claim_plot(result)
-    print_table(console, render.terminal_table(title, headings, rows))
+        shown, picture = {"": claims.claim_rows(result)}, claims.claim_plot
+    for heading, (headings, rows) in shown.items():
+        print_table(console, render.terminal_table(heading or title, headings, rows))
     for note in notes:
         console.print(note, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.md").write_text(render.markdown(title, headings, rows, notes), encoding="utf-8")
-    save_plot(picture, out / f"{name}.png")
+    (out / f"{name}.md").write_text(render.markdown(title, shown, notes), encoding="utf-8")
+    save_plot(picture(result), out / f"{name}.png")
     console.print(f"{out / name}.md, {out / name}.png", soft_wrap=True)
 
 

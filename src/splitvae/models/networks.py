@@ -20,9 +20,9 @@ NORM_EPS = 1e-5
 MAX_CHANNELS = 1024  # as Dai & Wipf: channels double towards the 4×4 start of the decoder, up to this
 
 
-def upsamplings(height: int, width: int) -> int:
-    """Number of ×2 up-samplings: n = ⌊log₂(min(H, W)/4)⌋, so that the decoder starts near 4×4."""
-    return int(math.log2(min(height, width) / 4))
+def upsamplings(height: int, width: int, start: int = 4) -> int:
+    """Number of ×2 up-samplings, n = ⌊log₂(min(H, W)/start)⌋ ≥ 0, so that a decoder begins near start×start."""
+    return max(0, math.floor(math.log2(min(height, width) / start)))
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:

@@ -17,8 +17,8 @@ GradientPenalty = Literal["authors", "jacobian", "pythae"]
 def squared_output_penalty(x_hat: Tensor, z: Tensor) -> Tensor:
     """‖∂/∂z Σ x̂²‖² for each image: (B,), summed over the latents.
 
-    The authors' code ("authors"), which takes the mean over the latents instead; so does GreenVAE with the sum, as
-    here. Batch norm in training mode couples the images of a batch, there and here.
+    The authors' code ("authors") takes the mean over the latents instead, and ``RAE`` divides by their number;
+    GreenVAE, a re-implementation, takes the sum. Batch norm in training mode couples the images of a batch.
 
     Args:
         x_hat: (B, C, H, W), made from z in the graph.

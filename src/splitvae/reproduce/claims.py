@@ -3,8 +3,8 @@
 - "latents": that splitting "permits larger latents" and reduces collapse (section 5): K = 1 and K = 2 at two numbers
   of latents, everything else equal.
 - "components": what the number of Gaussians in the mixture does to each system, fitted on training codes.
-- "rates": three learning rates for every system, judged on the distance to *training* images; test images are not
-  looked at, so that a recipe can be frozen before it is scored.
+- "rates": three learning rates for every system, judged on the distance to *training* images, which alone the table
+  shows, so that a recipe is frozen before its score on test images is looked at.
 """
 
 from dataclasses import replace

@@ -73,6 +73,7 @@ def carry_out(
     device: "torch.device | str | None" = None,
     say: Callable[[str], Any] = lambda line: None,
     progress: Callable[[int, int], Any] | None = None,
+    quiet: bool = True,
 ) -> list[dict[str, Any]]:
     """Make what is missing; returns all results, those that were there first.
 
@@ -83,6 +84,7 @@ def carry_out(
         device: of densities and features; None = the GPU if there is one.
         say: called with lines for people.
         progress: called with the images whose features are done, and their total.
+        quiet: whether training prints nothing.
 
     Raises:
         InputError: a run directory with another recipe, or data that cannot be read.
@@ -93,7 +95,7 @@ def carry_out(
 
     for entry in planned:  # before hours are spent on others
         if entry.state == "run of another recipe":
-            train_job(entry.job, data, runs, say)
+            train_job(entry.job, data, runs, say, quiet)
     finished, made = [entry.result for entry in planned if entry.result is not None], list[dict[str, Any]]()
     one_protocol(finished)
     network, failed = None, []
@@ -102,7 +104,7 @@ def carry_out(
             continue
         network = network or get_extractor(extractor, weights, pick_device(device))
         try:
-            made.append(make_result(entry.job, data, runs, results, network, say, progress, device))
+            made.append(make_result(entry.job, data, runs, results, network, say, progress, device, quiet))
             one_protocol([*finished, made[-1]])
         except SplitVAEError as error:
             if type(error) is not SplitVAEError:  # wrong input stops everything, and so does an interruption

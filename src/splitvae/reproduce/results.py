@@ -130,6 +130,7 @@ def make_result(
     say: Callable[[str], Any] = lambda line: None,
     progress: Callable[[int, int], Any] | None = None,
     device: "torch.device | str | None" = None,
+    quiet: bool = True,
 ) -> dict[str, Any]:
     """Train what is missing, go on with what was interrupted, fit, evaluate in both protocols, and write the JSON.
 
@@ -142,6 +143,7 @@ def make_result(
         say: called with lines for people.
         progress: called with the images whose features are done, and their total.
         device: of densities and features; None = the GPU if there is one.
+        quiet: whether training prints nothing.
 
     Raises:
         InputError: the run directory holds another recipe.
@@ -149,7 +151,7 @@ def make_result(
     """
     from splitvae.evaluation.evaluate import evaluate
 
-    run = train_job(job, data, runs, say).at(data)
+    run = train_job(job, data, runs, say, quiet).at(data)
     for name, (kind, options) in job.densities.items():
         if not _is_current(run, name, kind, options, job.seed):
             say(f"{job.name}: fitting {name}")
@@ -167,7 +169,7 @@ def make_result(
     return result
 
 
-def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any]) -> Run:
+def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any], quiet: bool = True) -> Run:
     """The job's run, trained to its end."""
     from splitvae.training.loop import train
 
@@ -175,7 +177,7 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any])
     source: dict[str, Any] = {} if data is None else {"data": data}
     if not (path / "config.json").exists():
         say(f"{job.run_name}: training")
-        return train(job.preset, out=path, seed=job.seed, quiet=True, **dict(job.changes), **source)
+        return train(job.preset, out=path, seed=job.seed, quiet=quiet, **dict(job.changes), **source)
     run = Run.open(path)
     if (name := other_recipe(job, run)) is not None:
         own, asked = getattr(run.config, name), getattr(job.config, name)
@@ -184,7 +186,7 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any])
         )
     if not (path / "summary.json").exists():
         say(f"{job.run_name}: training goes on")
-        return train(resume=path, quiet=True, **source)
+        return train(resume=path, quiet=quiet, **source)
     return run
 
 

@@ -57,9 +57,10 @@ def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> 
     Returns:
         ``table``, ``scale``, ``data``, ``distance``; ``lines``, one for each system and output: ``system``, ``row``,
         ``output``, ``chosen`` (whether its clean score is read from this output: the nearest to *training* images),
-        ``seeds``, ``parameters``, ``gflop`` (a training step, per image), ``cells`` (protocol/source → mean, sd over
-        seeds, values) and ``published`` (GEN and last column, with protocol and why it is not comparable); ``floor``;
-        ``lead``: how far SplitVAE is ahead of the best other, see ``lead``; ``notes``.
+        ``seeds``, ``parameters``, ``gflop`` (a training step, per image), ``gaussians`` of the mixture, ``cells``
+        (protocol/source → mean, sd over seeds, values) and ``published`` (GEN and last column, with protocol and why
+        it is not comparable); ``floor``; ``lead``: how far SplitVAE is ahead of the best other, see ``lead``;
+        ``notes``.
 
     Raises:
         InputError: the results were measured under different protocols.
@@ -113,7 +114,7 @@ def _line(data: str, number: int, system: str, output: str, results: list[dict[s
         "published_parameters": None if printed is None else printed.value,
         "gflop": results[0]["flops_per_image"]["step"] / 1e9,
         "training_seconds": float(np.mean([result["training"]["training_seconds"] for result in results])),
-        "cells": cells, "published": published,
+        "gaussians": results[0]["densities"]["gmm"]["options"]["n_components"], "cells": cells, "published": published,
     }  # fmt: skip
 
 
@@ -136,8 +137,9 @@ def lead(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
 
     Returns:
         ``best_other``; ``difference``: its mean distance minus SplitVAE's, positive = SplitVAE is ahead;
-        ``standard_error`` of the difference over training seeds; None where one of them has a single seed or is
-        missing.
+        ``standard_error`` of the difference over training seeds, None where one of them has a single seed; ``x_hat``:
+        the difference by x̂ alone, because SplitVAE has four outputs to choose from and the others one. None where
+        there is nothing to compare.
     """
     chosen = {line["system"]: line for line in lines if line["chosen"]}
     others = [line for system, line in chosen.items() if system != "svae"]
@@ -148,4 +150,10 @@ def lead(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     error = None
     if min(map(len, pair)) > 1:
         error = math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in pair))
-    return {"best_other": best["system"], "difference": headline(best) - headline(own), "standard_error": error}
+    blend = next((line for line in lines if line["system"] == "svae" and line["output"] == "x_hat"), None)
+    return {
+        "best_other": best["system"],
+        "difference": headline(best) - headline(own),
+        "standard_error": error,
+        "x_hat": None if blend is None else headline(best) - headline(blend),
+    }

@@ -11,15 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitvae.errors import InputError
-from splitvae.models.networks import keras_init
+from splitvae.models.networks import keras_init, upsamplings
 
 NORM_EPS = 1e-3  # Keras' default
 REDUCTIONS = 4  # of the encoder: 32 → 16 → 8 → 4 → 2
-
-
-def upsamplings(height: int, width: int, start: int) -> int:
-    """Number of ×2 up-samplings from a side near ``start``: n = ⌊log₂(min(H, W)/start)⌋, at least 0."""
-    return max(0, math.floor(math.log2(min(height, width) / start)))
 
 
 class RAENetwork(nn.Module):

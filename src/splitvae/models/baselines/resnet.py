@@ -14,17 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitvae.errors import InputError
-from splitvae.models.networks import keras_init
+from splitvae.models.networks import keras_init, upsamplings
 
 NORM_EPS = 1e-5
 MAX_CHANNELS = 1024  # of the decoder
 DEPTH = 2  # layers in a residual block
 StemStride = Literal[1, 2]
-
-
-def upsamplings(height: int, width: int, start: int) -> int:
-    """Number of ×2 up-samplings from a side near ``start``: n = ⌊log₂(min(H, W)/start)⌋, at least 0."""
-    return max(0, math.floor(math.log2(min(height, width) / start)))
 
 
 class ResidualBlock(nn.Module):
