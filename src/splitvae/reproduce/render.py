@@ -25,6 +25,7 @@ def rows_of_table(result: dict[str, Any], protocol: str) -> tuple[list[str], lis
         for title, source in COLUMNS[protocol].items()
         if any(f"{protocol}/{source}" in line["cells"] for line in result["lines"])
     }
+    digits = 2 if result["floor"] < 1 else 1
     headings = ["system", "output", "params", "paper's", "GFLOP", *used, "published"]
     rows = []
     for line in result["lines"]:
@@ -40,7 +41,7 @@ def rows_of_table(result: dict[str, Any], protocol: str) -> tuple[list[str], lis
             line["row"] if first else "",
             symbol(line["output"]) + " *" * (line["chosen"] and not first),
             *(facts if first else [""] * len(facts)),
-            *(_cell(line["cells"].get(key)) for key in used.values()),
+            *(_cell(line["cells"].get(key), digits) for key in used.values()),
             _published(line),
         ])  # fmt: skip
     return headings, rows
@@ -131,28 +132,36 @@ def _lead(lead: dict[str, Any] | None, distance: str) -> list[str]:
     return [f"SplitVAE is {verdict} the best other, {lead['best_other']}, by {abs(by):.2f}{sure}{alone} ({distance})"]
 
 
+LABEL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
+
+
 def table_plot(result: dict[str, Any]) -> Figure:
     """The score of each system (mean ± sd) beside what it costs: parameters and FLOPs of a training step."""
     chosen = sorted((line for line in result["lines"] if line["chosen"]), key=headline)
-    figure, (bars, cost) = new_plot(9.6, 4.0, columns=2, width_ratios=(3, 2))
-    cells = [line["cells"][f"clean/{line['density']}"] for line in chosen]
-    spread = [cell["sd"] or 0.0 for cell in cells]
-    colours = [GREEN if line["system"] == "svae" else BLUE for line in chosen]
-    names = [line["row"] + ("" if line["output"] == "x_hat" else f", {symbol(line['output'])}") for line in chosen]
-    bars.barh(range(len(chosen)), [cell["mean"] for cell in cells], xerr=spread, color=colours, ecolor=BLACK, capsize=2)
-    bars.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
-    bars.set_yticks(range(len(chosen)), names)
-    bars.invert_yaxis()
-    bars.grid(visible=False, axis="y")
-    bars.set_xlabel(result["distance"])
-    bars.set_title("samples of the fitted density, mean ± sd; dotted: floor", fontsize=10, loc="left")
-
-    for line, cell, colour in zip(chosen, cells, colours, strict=True):
-        cost.errorbar(line["gflop"], cell["mean"], cell["sd"], color=colour, marker="o", markersize=5, capsize=2)
-        place: dict[str, Any] = {"textcoords": "offset points", "xytext": (5, 3), "fontsize": 7}
-        cost.annotate(f"{line['row']}, {line['parameters'] / 1e6:.1f} M", (line["gflop"], cell["mean"]), **place)
+    figure, (score, cost) = new_plot(9.6, 4.0, columns=2, width_ratios=(3, 2))
+    wide = headline(chosen[-1]) > 10 * headline(chosen[0])  # one that collapsed must not hide the others
+    for row, line in enumerate(chosen):
+        cell = line["cells"][f"clean/{line['density']}"]
+        style: dict[str, Any] = {
+            "color": GREEN if line["system"] == "svae" else BLUE, "marker": "o", "markersize": 6, "capsize": 3,
+        }  # fmt: skip
+        score.errorbar(cell["mean"], row, xerr=cell["sd"], **style)
+        score.annotate(f"{cell['mean']:.3g}", (cell["mean"], row), (0, 7), **LABEL, ha="center")
+        cost.errorbar(line["gflop"], cell["mean"], cell["sd"], **style)
+        name = f"{line['row']}, {_millions(line['parameters'])}"
+        cost.annotate(name, (line["gflop"], cell["mean"]), (6, 3), **LABEL)
+    score.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
+    outputs = ["" if line["output"] == "x_hat" else f", {symbol(line['output'])}" for line in chosen]
+    score.set_yticks(range(len(chosen)), [line["row"] + own for line, own in zip(chosen, outputs, strict=True)])
+    score.set_ylim(len(chosen) - 0.5, -0.7)
+    score.set_xlabel(result["distance"])
+    score.set_title("samples of the fitted density, mean ± sd; dotted: floor", fontsize=10, loc="left")
+    cost.margins(x=0.3)
     cost.set_xlabel("GFLOP of a training step, per image")
     cost.set_title("against cost, with parameters", fontsize=10, loc="left")
+    if wide:
+        score.set_xscale("log")
+        cost.set_yscale("log")
     return figure
 
 
@@ -160,10 +169,10 @@ def _millions(value: int | None) -> str:
     return "–" if value is None else f"{value / 1e6:.2f} M"
 
 
-def _cell(cell: dict[str, Any] | None) -> str:
+def _cell(cell: dict[str, Any] | None, digits: int) -> str:
     if cell is None:
         return "–"
-    return f"{cell['mean']:.1f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.1f}")
+    return f"{cell['mean']:.{digits}f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.{digits}f}")
 
 
 def _published(line: dict[str, Any]) -> str:
