@@ -69,6 +69,14 @@ def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_pat
     assert not any(line.endswith(": training") for line in said)
     assert json.loads(files[0].read_text())["rows"] == before["rows"]
 
+    # Training that was interrupted goes on.
+    files[0].unlink()
+    (tmp_path / "runs" / before["name"] / "summary.json").unlink()
+    assert sorted({entry.state for entry in planned(tmp_path / "runs")}) == ["finished", "interrupted"]
+    made(digits, tmp_path / "runs", say=said.append)
+    assert sum(line.endswith(": training goes on") for line in said) == 1
+    assert json.loads(files[0].read_text())["rows"] == before["rows"]
+
 
 def test_a_changed_recipe_is_run_again_and_never_mixed_with_the_old(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -102,13 +102,15 @@ def activation_bytes(model: Autoencoder) -> int:
 def describe(what: str) -> None:
     """Print what a preset or a run is."""
     console = Console(highlight=False, markup=False)
+    images: int | None
     if what in PRESETS:
-        config, shape = resolve(what), PRESETS[what].shape
+        config, shape, images = resolve(what), PRESETS[what].shape, PRESETS[what].images
         console.print(f"{what}: {PRESETS[what].card}", soft_wrap=True)
         console.print(*published_lines(what), sep="\n", soft_wrap=True)
     elif Path(what).exists():
         run = Run.open(what)
         config, shape = run.config, run.image_shape
+        images = run.record["data"]["counts"]["train"]
         console.print(f"{what}: the recipe {run.record['preset']} on {run.record['data']['source']}", soft_wrap=True)
     else:
         raise InputError(f"'{what}' is neither a preset nor a run.{nearest(what, PRESETS)}")
@@ -139,9 +141,16 @@ def describe(what: str) -> None:
         f"memory per image in training: {megabytes:.1f} MiB of activations in float32, "
         f"{config.batch_size * megabytes / 1024:.1f} GiB for a batch of {config.batch_size}\n"
         f"objective: {objective(config)}; "
-        f"{config.epochs} epochs of Adam at {config.lr:g}",
+        f"{config.epochs} epochs of Adam at {config.lr:g}, rate {config.lr_schedule}",
         soft_wrap=True,
     )
+    if images is not None:
+        cost = flops["step"] * images * config.epochs
+        console.print(
+            f"a whole training: {config.epochs} × {images:,} images, {cost / 1e15:.3g} PFLOP, "
+            f"{cost / 3.6e14:.3g} hours at 0.1 TFLOP/s (two cores), {cost / 6e15:.3g} minutes at 100 (a large GPU)",
+            soft_wrap=True,
+        )
 
 
 def published_lines(preset: str) -> list[str]:

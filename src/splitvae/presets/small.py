@@ -64,7 +64,7 @@ def _small(data: str, system: str) -> Preset:
         f"seen, parameters within 5 %, same rate. Scores are in docs/results. Run: splitvae train {name}-small "
         f"--out runs/{name}-small"
     )
-    return Preset(values, card, paper.shape, densities)
+    return Preset(values, card, paper.shape, densities, paper.images)
 
 
 SMALL: dict[str, Preset] = {

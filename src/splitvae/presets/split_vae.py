@@ -39,6 +39,7 @@ SPLIT_VAE: dict[str, Preset] = {
         f"the prior, 7.47 with a mixture of 20 fitted on test codes. {RATE} Run: splitvae train mnist --out runs/mnist",
         (1, 32, 32),
         {"gmm": {"n_components": 20}},
+        60_000,
     ),
     "fashion-mnist": Preset(
         {
@@ -49,6 +50,7 @@ SPLIT_VAE: dict[str, Preset] = {
         "Run: splitvae train fashion-mnist --out runs/fashion",
         (1, 32, 32),
         {"gmm": {"n_components": 20}},
+        60_000,
     ),
     "cifar10": Preset(
         {"data": "uoft-cs/cifar10", "image_size": 32, "latent_dim": 200, "beta": 3.0, "epochs": 110, **PAPER},
@@ -57,6 +59,7 @@ SPLIT_VAE: dict[str, Preset] = {
         "Run: splitvae train cifar10 --out runs/cifar10",
         (3, 32, 32),
         {"gmm": {"n_components": 100}},
+        50_000,
     ),
     "celeba": Preset(
         {"data": "flwrlabs/celeba", "image_size": 64, "latent_dim": 150, "beta": 3.0, "epochs": 160, **PAPER},
@@ -65,6 +68,7 @@ SPLIT_VAE: dict[str, Preset] = {
         f"mixture of 100 fitted on test codes. {RATE} Run: splitvae train celeba --out runs/celeba",
         (3, 64, 64),
         {"gmm": {"n_components": 100}},
+        162_770,
     ),
     "images": Preset(
         {},

@@ -192,7 +192,7 @@ def _preset(data: str, system: str) -> Preset:
     densities = dict(own.densities) if system in ("vae", "beta-vae") else {"gmm": {"n_components": 10}}
     if SYSTEMS[system].density == "second-stage":
         densities["second-stage"] = second_stage(data, system)
-    return Preset({**common, **values}, card, own.shape, densities)
+    return Preset({**common, **values}, card, own.shape, densities, own.images)
 
 
 OTHERS: dict[str, Preset] = {
