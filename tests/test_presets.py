@@ -86,6 +86,7 @@ def test_small_recipes_have_equal_parameters_and_see_equal_images(data: str):
         paper = resolve(preset_name(data, system))
         kept = ("model", "beta", "gamma_rule", "embedding_weight", "penalty_weight", "num_components")
         assert [getattr(config, field) for field in kept] == [getattr(paper, field) for field in kept]
+        assert PRESETS[name].densities["gmm"] == PRESETS[data].densities["gmm"]
     assert set(EPOCHS) == set(DATA_SETS)
 
 

@@ -132,11 +132,12 @@ def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         *(titles.get(name, name) for name in names),
     ]
     digits = {"mse": 4, "inactive": 1, "KL": 1}
+    usual = 2 if result["floor"] < 1 else 1
     rows = []
     for line in result["lines"]:
         cells = []
         for name in names:
-            cell, places = line["cells"].get(name), digits.get(name, 1)
+            cell, places = line["cells"].get(name), digits.get(name, usual)
             told = "–" if cell is None else f"{cell['mean']:.{places}f}"
             cells.append(told + (f" ± {cell['sd']:.{places}f}" if cell and cell["sd"] is not None else ""))
         rows.append([line["row"], f"{line[second]:g}", symbol(line["output"]), *cells])
@@ -150,7 +151,7 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
     return [
         f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']} {against}, "
         f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
-        f" floor {result['floor']:.1f}",
+        f"floor {result['floor']:.1f}",
         "output: the nearest to training images",
         f"on {', '.join(result['hardware'])}",
         *result["notes"],
