@@ -1,8 +1,9 @@
 """The same systems for two cores and about five minutes of training, made comparable.
 
 Equal for all systems on a data set: images seen, batch, cosine rate, batch norm and γ₀ for short runs, Gaussians in
-the mixture, and the number of parameters within 5 % of SplitVAE's. Their own stay: network, objective with its coefficients, latents as far as
-they fit. Nothing was tuned for any of them unless ``docs/results/LOG.md`` says so for all.
+the mixture, and the number of parameters within 5 % of SplitVAE's. Their own stay: network, objective with its
+coefficients, latents as far as they fit. Nothing was tuned for any of them unless ``docs/results/LOG.md`` says so for
+all.
 """
 
 from typing import Any
