@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_options
+from conftest import pixels, tiny_options
 from PIL import Image
 
 Call = Callable[..., tuple[int, str, str]]
@@ -198,6 +198,7 @@ def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Pat
         (["decompose", run, "--n", "0", "--out", "d.png"], "--n must be at least 1"),
         (["fit", run, "--name", "normal"], "not normal, which is the prior"),
         (["fit", run, "--name", "../up"], "must be letters"),
+        (["fit", run, "--device", "gpu"], "there is no device 'gpu' here; choose from: cpu"),
         (["sample", "runs/digts", "--out", "s.png"], "runs/digts does not exist"),
     ):
         status, _, err = splitvae(*arguments)
@@ -209,6 +210,7 @@ def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Pat
     assert status == 2
     assert f"{run} has no model yet; go on with: splitvae train --resume {run}" in err
     (run / "aside").rename(run / "model")
+    model = (run / "model" / "config.json").read_text()
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"colour": "red"}))
     assert "unknown key 'colour'" in splitvae("info", run)[2]
@@ -217,8 +219,30 @@ def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Pat
     assert "unknown option 'colour'" in splitvae("info", run)[2]
     (run / "config.json").write_text("{")
     assert "not valid JSON" in splitvae("info", run)[2]
+    status, _, err = splitvae("sample", run, "--out", tmp_path / "notes.txt" / "s.png")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "notes.txt/s.png: File exists. Free some space or choose another place." in err
+    (run / "model" / "config.json").write_text("[]")
+    assert "describes no model; copy the file anew" in splitvae("sample", run, "--out", tmp_path / "s.png")[2]
+    (run / "model" / "config.json").write_text(model)
     (run / "model" / "model.safetensors").write_bytes(b"x")
     assert "truncated or foreign" in splitvae("sample", run, "--out", tmp_path / "s.png")[2]
+
+
+def test_options_are_checked_together_with_the_presets_values(tmp_path: Path, splitvae: Call):
+    np.savez(tmp_path / "plain.npz", train=pixels(24))
+    common = ["--data", tmp_path / "plain.npz", "--epochs", "1", "--batch-size", "8", "--base-channels", "2", "--quiet"]
+    for preset, options in (
+        ("mnist-rae-gp-small", ["--lr-schedule", "plateau"]),  # which the default model cannot have
+        ("mnist-beta-vae-small", ["--gamma-rule", "fixed"]),  # the value is the preset's
+    ):
+        status, _, err = splitvae("train", preset, "--out", tmp_path / preset, *common, *options)
+        assert (status, err) == (0, "")
+    arguments = ["--resume", tmp_path / "mnist-rae-gp-small", "--epochs", "2", "--lr-schedule", "plateau"]
+    assert splitvae("train", *arguments)[0] == 0
+    status, _, err = splitvae("fit", tmp_path / "mnist-rae-gp-small", "--density", "gmm-per-class")
+    assert status == 2
+    assert "plain.npz has no labels, which gmm-per-class needs; fit gmm instead" in err
 
 
 def test_help_tells_every_option_and_an_example(splitvae: Call):

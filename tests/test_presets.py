@@ -106,6 +106,10 @@ def test_what_does_not_apply_is_refused_and_another_network_drops_the_presets_si
     for changes, words in (
         ({"model": "rae", "beta": 7.0}, "beta does not apply to the model rae"),
         ({"model": "ae", "gamma_rule": "learned"}, "gamma_rule does not apply"),
+        ({"model": "rae-gp", "gamma_rule": "fixed"}, "gamma_rule does not apply"),
+        ({"model": "ae", "embedding_weight": 1.0}, "embedding_weight does not apply to the model ae"),
+        ({"model": "rae-sn", "penalty_weight": 1.0}, "penalty_weight does not apply to the model rae-sn"),
+        ({"model": "rae-l2", "gradient_penalty": "pythae"}, "gradient_penalty does not apply to the model rae-l2"),
         ({"embedding_weight": 1.0}, "embedding_weight does not apply to the model splitvae"),
         ({"model": "vae", "num_components": 2}, "vae has one component"),
         ({"network": "rae", "embedding_dim": 100}, "embedding_dim does not apply to the network rae"),

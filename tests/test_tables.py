@@ -1,6 +1,7 @@
 """Promises about tables 1, 3 and 4: nothing is run twice, protocols stay apart, lines say what was measured."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from splitvae.reproduce.claims import claim_notes, claim_plot, claim_rows, summa
 from splitvae.reproduce.claims import jobs_of as jobs_of_claim
 from splitvae.reproduce.plan import Planned, carry_out, plan
 from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot, tables_of
+from splitvae.reproduce.results import RESULT_KEYS
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
 EXTRACTOR = "mnist-classifier"
@@ -159,6 +161,43 @@ def test_results_of_two_protocols_make_no_table(digits: Path, tmp_path: Path):
         summarize_table("table1", "small", records)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "a damaged result, which you may restore or remove: cannot read"),
+        ('{"card":', "not valid JSON"),
+        ("[]", "holds no result; move it elsewhere"),
+        ('{"card": null}', "holds no result; move it elsewhere"),
+        ("rows", "lacks the key 'rows'; restore it, or remove it"),
+    ],
+)
+def test_a_damaged_result_is_named_and_kept(content, words, tmp_path: Path):
+    (job,) = jobs_of("table1", "small", ["svae"], 1, 20)
+    if content == "rows":  # of this very recipe, and cut by hand
+        record = dict.fromkeys(RESULT_KEYS - {"rows"}) | {"format_version": 1, "name": job.name, "recipe": job.recipe}
+        content = json.dumps(record | {"card": {"extractor": EXTRACTOR}})
+    (tmp_path / f"{job.name}-cpu.json").write_text(content)
+    with pytest.raises(InputError, match=words) as caught:
+        plan([job], tmp_path / "runs", tmp_path, EXTRACTOR)
+    assert f"{job.name}-cpu.json" in str(caught.value)
+    assert (tmp_path / f"{job.name}-cpu.json").read_text() == content
+
+
+def test_a_damaged_density_and_a_lost_model_are_made_again(digits: Path, tmp_path: Path):
+    out = tmp_path / "runs"
+    before = made(digits, out, only=["svae"], seeds=1)
+    shutil.rmtree(out / "results")
+    shutil.rmtree(out / "mnist-small-seed0" / "model")
+    density = out / "mnist-small-seed0" / "densities" / "gmm.safetensors"
+    density.write_bytes(density.read_bytes()[:100])
+    assert [entry.state for entry in planned(out, only=["svae"], seeds=1)] == ["interrupted"]
+    said: list[str] = []
+    after = made(digits, out, only=["svae"], seeds=1, say=said.append)
+    assert any("fitting gmm" in line for line in said)
+    assert not any(line.endswith(": training") for line in said)
+    assert before["lines"][0]["cells"] == after["lines"][0]["cells"]
+
+
 def test_the_lead_is_a_difference_with_its_standard_error():
     def line(system: str, values: list[float]) -> dict:
         cell = {"values": values, "train": values}
@@ -189,19 +228,31 @@ def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_pa
 
 def test_wrong_names_are_refused_and_a_dry_run_does_nothing(digits: Path, tmp_path: Path, splitvae):
     out = tmp_path / "runs"
+    digits.with_suffix(".txt").write_text("mine")
     for options, words in (
         (["--only", "rae-gb"], "no system 'rae-gb'"),
         (["--only", ""], "no system ''"),
         (["--seeds", "-1"], "at least 1 seed"),
         (["--extractor", "efficient"], "'efficient' is not a known extractor"),
+        (["--n", "1"], "n must be at least 2, not 1"),
+        (["--n", "0"], "n must be at least 2, not 0"),
+        (["--on", "cifar10"], "--on does not apply to table1, whose data set is mnist"),
+        (["--results", digits], f"{digits} is a file; choose another --results"),
+        (["--out", digits.with_suffix(".txt")], "is a file; choose another --out"),
+        (["--extractor", EXTRACTOR, "--device", "gpu"], "there is no device 'gpu' here; choose from: cpu"),
     ):
-        status, _, err = splitvae("reproduce", "table1", "--out", out, *options)
+        where = [] if "--out" in options else ["--out", out]
+        status, _, err = splitvae("reproduce", "table1", *where, *options)
         assert status == 2
         assert words in err
         assert len(err.strip().splitlines()) == 1
-    status, _, err = splitvae("reproduce", "table2", "--out", out, "--dry-run")
+    status, _, err = splitvae("reproduce", "latents", "--out", out, "--only", "rae-gp")
     assert status == 2
-    assert "does not apply to table2" in err
+    assert "--only does not apply to latents" in err
+    for options in (["--dry-run"], ["--on", "mnist"], ["--scale", "paper"]):
+        status, _, err = splitvae("reproduce", "table2", "--out", out, *options)
+        assert status == 2
+        assert f"{options[0]} does not apply to table2" in err
     status, printed, _ = splitvae("reproduce", "table1", "--out", out, "--dry-run", "--only", "svae", "--seeds", 1)
     assert status == 0
     assert "mnist-small-seed0: missing; epochs 1, splitvae on split-vae" in printed

@@ -28,9 +28,13 @@ APPLIES = {
     "num_scales": ("split-vae", "resnet"),
     "embedding_dim": ("split-vae", "resnet", "infogan"),
 }
-# Options of the objective that only a VAE, or only an autoencoder without noise, has.
-OF_VAES = ("beta", "gamma_rule", "gamma_init", "gamma_lr")
-OF_RAES = ("embedding_weight", "penalty_weight", "gradient_penalty")
+# Options of the objective, and the models that have them.
+OF_MODELS = {
+    **dict.fromkeys(("beta", "gamma_rule", "gamma_init", "gamma_lr"), ("splitvae", "vae")),
+    "embedding_weight": ("rae", "rae-gp", "rae-l2", "rae-sn"),
+    "penalty_weight": ("rae-gp", "rae-l2"),
+    "gradient_penalty": ("rae-gp",),
+}
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ class TrainConfig:
             raise InputError(f"batch_norm_momentum must lie in (0, 1], not {self.batch_norm_momentum}.")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), not {self.ema_decay}.")
-        if self.gamma_rule == "fixed" and self.gamma_init == "first-batch":
+        if self.variational and self.gamma_rule == "fixed" and self.gamma_init == "first-batch":
             raise InputError("gamma_rule fixed needs its value: pass gamma_init, such as 0.5 for SSE + beta*KL.")
         if self.batch_size % self.accumulate:
             raise InputError(

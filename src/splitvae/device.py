@@ -6,17 +6,27 @@ import re
 
 import torch
 
+from splitvae.errors import InputError
+
 
 def pick_device(device: "torch.device | str | None" = None) -> torch.device:
     """The device asked for; None = the first GPU if there is one, else the CPU.
 
     Convolutions there are float32 from now on: a GPU would silently compute them with 10 bits of mantissa (TF32), and
     codes and features would be others than on a CPU under the same name.
+
+    Raises:
+        InputError: this machine has no such device.
     """
     torch.backends.cudnn.allow_tf32 = False
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch has one for each kind of device
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise InputError(f"there is no device '{device}' here; choose from: {', '.join(there)}.") from error
+    return torch.device(device)
 
 
 def hardware(device: "torch.device | str | None" = None) -> str:

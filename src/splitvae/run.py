@@ -126,6 +126,11 @@ class Run:
         return preset.densities.get(kind, {})
 
     @property
+    def finished(self) -> bool:
+        """Whether model and summary are there; resuming makes them again from the last state."""
+        return all((self.path / name).exists() for name in ("summary.json", "model/config.json"))
+
+    @property
     def summary(self) -> dict[str, Any]:
         """``summary.json``: steps, images seen, time, and mse, KL, γ and inactive latents at the end."""
         return read_json(self.path / "summary.json", f"{self.path} is not finished")

@@ -20,7 +20,7 @@ def reproduce(
     what: Literal["table1", "table2", "table3", "table4", "latents", "components", "rates"],
     *,
     out: Path,
-    on: Literal["mnist", "cifar10", "celeba"] = "mnist",
+    on: Literal["mnist", "cifar10", "celeba"] | None = None,
     data: str | None = None,
     scale: Literal["small", "paper"] = "small",
     only: str | None = None,
@@ -44,7 +44,7 @@ def reproduce(
     Args:
         what: Which.
         out: A folder: for the runs and the table, or for table2.json and table2.png.
-        on: The data set of latents, components and rates.
+        on: The data set of latents, components and rates; without it mnist.
         data: Where the data is; without it the preset's source on the hub.
         scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
         only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, ….
@@ -62,7 +62,8 @@ def reproduce(
 
     console = Console(highlight=False, markup=False)
     if what == "table2":
-        for option, given in (("--dry-run", dry_run), ("--only", only), ("--results", results)):
+        refused = {"--dry-run": dry_run, "--only": only, "--results": results, "--on": on, "--scale": scale != "small"}
+        for option, given in refused.items():
             if given:
                 raise InputError(f"{option} does not apply to table2, which trains nothing; leave it out.")
         seeds = 5 if seeds is None else seeds
@@ -77,6 +78,11 @@ def reproduce(
         results = RESULTS if RESULTS.is_dir() else out / "results"
     seeds = 3 if seeds is None else seeds
     systems = None if only is None else list(dict.fromkeys(name.strip() for name in only.split(",")))
+    if on is not None and what in tables.TABLES:
+        raise InputError(f"--on does not apply to {what}, whose data set is {tables.TABLES[what][0]}; leave it out.")
+    if only is not None and what == "latents":
+        raise InputError("--only does not apply to latents, which is about svae and vae; leave it out.")
+    on = on or "mnist"
     if what in tables.TABLES:
         jobs, name = tables.jobs_of(what, scale, systems, seeds, n), f"{what}-{scale}"
     else:

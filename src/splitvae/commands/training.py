@@ -1,6 +1,6 @@
 """Commands that make a model or tell what it is: train, info, doctor."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +11,14 @@ from splitvae.config import TrainConfig
 from splitvae.errors import InputError
 
 _given: set[str] = set()  # fields of TrainConfig that stand on the command line
+
+
+@dataclass(frozen=True)
+class _Options(TrainConfig):
+    """The options as they were written: they are checked with the values of the preset or of the run, not alone."""
+
+    def __post_init__(self) -> None:
+        """Check nothing; ``resolve`` and a resumed run do."""
 
 
 def _note_given(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -31,7 +39,7 @@ def train(
     out: Path | None = None,
     resume: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
-    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008 (frozen)
+    config: Annotated[_Options, Parameter(name="*")] = _Options(),
 ) -> None:
     """Train a model: real images in; a model, pictures of its training and a log out.
 

@@ -78,6 +78,8 @@ def fit_density(
     place = pick_device(device)
     density = CLASSES[KINDS[kind]](**options, device=place)
     data = run.trained_data
+    if kind == "gmm-per-class" and data.labels is None:
+        raise InputError(f"{data.meta['source']} has no labels, which gmm-per-class needs; fit gmm instead.")
     rows = data.splits["train"] if split == "train" else fixed_rows(data, "test", test_images)
     codes = encode_rows(run.model.to(place), data, rows)
     labels = None if data.labels is None else data.labels[rows]

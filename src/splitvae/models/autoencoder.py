@@ -73,8 +73,8 @@ class Autoencoder(Pretrained, nn.Module):
                 f"image_shape must be (channels, height, width) with sides of at least 8, not {tuple(image_shape)}."
             )
         for name, value in (("latent_dim", latent_dim), ("num_components", num_components)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}.")
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be at least 1 and whole, not {value!r}.")
         C, H, W = (int(side) for side in image_shape)
         self.image_shape, self.latent_dim, self.num_components = (C, H, W), latent_dim, num_components
         self.noise_shape: tuple[int, ...] = (latent_dim,)

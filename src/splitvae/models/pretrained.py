@@ -43,7 +43,7 @@ class Pretrained:
         """
         directory = _locate(path)
         where = directory / "config.json"
-        config = read_json(where, "not a saved model")
+        config = _read_header(where)
         name, version = config.pop("class", None), config.pop("format_version", None)
         if name != cls.__name__:
             raise InputError(f"{where} holds a {name}, not a {cls.__name__}; use splitvae.load_model for either.")
@@ -67,7 +67,7 @@ def load_model(path: str | Path) -> Any:
     from splitvae.models.vae import VAE, SplitVAE
 
     directory = _locate(path)
-    name = read_json(directory / "config.json", "not a saved model").get("class")
+    name = _read_header(directory / "config.json").get("class")
     classes: dict[str, Any] = {"SplitVAE": SplitVAE, "VAE": VAE, "RAE": RAE}
     if name not in classes:
         raise InputError(
@@ -111,6 +111,14 @@ def load_strictly(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> 
     model.load_state_dict(tensors)
 
 
+def _read_header(where: Path) -> dict[str, Any]:
+    """A model's ``config.json``."""
+    header = read_json(where, "not a saved model")
+    if not isinstance(header, dict):
+        raise InputError(f"{where} describes no model; copy the file anew.")
+    return header
+
+
 def _locate(path: str | Path) -> Path:
     """The directory that holds the model: ``path`` itself, a run's ``model/``, or a download from the hub."""
     directory = Path(path).expanduser()
@@ -119,7 +127,7 @@ def _locate(path: str | Path) -> Path:
     if directory.exists():
         if not (directory / "config.json").exists():
             raise InputError(f"{directory} holds no model: there is no config.json in it or in its model/ folder.")
-        if "preset" in read_json(directory / "config.json", "not a saved model"):  # a run's own record
+        if "preset" in _read_header(directory / "config.json"):  # a run's own record
             raise InputError(f"{directory} has no model yet; go on with: splitvae train --resume {directory}")
         return directory
     if str(path).count("/") != 1 or str(path).startswith((".", "~", "/")):

@@ -61,12 +61,14 @@ def build_network(
     Raises:
         InputError: an unknown name or option, or a value out of its bounds.
     """
-    known = network_options(name)
+    known, parameters = network_options(name), inspect.signature(network_class(name)).parameters
     for option, value in options.items():
         if option not in known:
             raise InputError(f"the network {name} has no option '{option}'.{nearest(option, known)}")
-        if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-            raise InputError(f"{option} must be at least 1, not {value}.")
+        default = parameters[option].default
+        a_size = not isinstance(default, bool | float | str) and value != default
+        if a_size and not (type(value) is int and value >= 1):
+            raise InputError(f"{option} must be at least 1 and whole, not {value!r}.")
     momentum = options.get("batch_norm_momentum", 1)
     if not 0 < momentum <= 1:
         raise InputError(f"batch_norm_momentum must lie in (0, 1], not {momentum}.")

@@ -7,7 +7,7 @@ and five minutes.
 
 from typing import Any
 
-from splitvae.config import OF_RAES, OF_VAES, TrainConfig, network_fields
+from splitvae.config import OF_MODELS, TrainConfig, network_fields
 from splitvae.errors import InputError, nearest
 from splitvae.presets.preset import Preset as Preset
 from splitvae.presets.small import SMALL
@@ -31,8 +31,8 @@ def resolve(preset: str | None = None, **changes: Any) -> TrainConfig:
         for option in network_fields():  # those of the preset's own network mean nothing to another
             values.pop(option, None)
     config = TrainConfig().with_changes({**values, **changes})
-    for option in OF_VAES if not config.variational else OF_RAES:
-        if option in changes:
+    for option, models in OF_MODELS.items():
+        if option in changes and config.model not in models:
             raise InputError(f"{option} does not apply to the model {config.model}; leave it out.")
     if config.model != "splitvae" and changes.get("num_components", 1) != 1:
         raise InputError(f"{config.model} has one component; use --model splitvae for {config.num_components}.")

@@ -42,9 +42,12 @@ def plan(jobs: list[Job], runs: Path, results: Path, extractor: str) -> list[Pla
         extractor: name of the features' network.
 
     Raises:
-        InputError: an unknown extractor.
+        InputError: an unknown extractor, a file in the place of a folder, or a damaged result.
     """
     check_extractor(extractor)
+    for folder, option in ((runs, "--out"), (results, "--results")):
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; choose another {option}.")
     planned = []
     for job in jobs:
         result = find_result(job, results, extractor)
@@ -58,9 +61,10 @@ def _state(job: Job, runs: Path, result: dict[str, Any] | None) -> str:
     folder = runs / job.run_name
     if not (folder / "config.json").exists():
         return "missing"
-    if other_recipe(job, Run.open(folder)) is not None:
+    run = Run.open(folder)
+    if other_recipe(job, run) is not None:
         return "run of another recipe"
-    return "trained" if (folder / "summary.json").exists() else "interrupted"
+    return "trained" if run.finished else "interrupted"
 
 
 def carry_out(

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from splitvae.evaluation.extractors import Extractor
 
 FORMAT_VERSION = 1
+# What tables and claims read.
+RESULT_KEYS = {
+    "system", "scale", "data", "seed", "config", "parameters", "flops_per_image", "training", "latents", "densities",
+    "distance", "rows", "floor", "notes", "hardware",
+}  # fmt: skip
 # Fields of a configuration that decide where and how it runs, and not what comes out but for its last digits.
 ELSEWHERE = {
     "data", "device", "precision", "compile", "accumulate", "sync_batch_norm", "quiet", "seed", "checkpoint_minutes",
@@ -111,12 +116,20 @@ def slug(text: str) -> str:
 
 
 def find_result(job: Job, results: Path, extractor: str) -> dict[str, Any] | None:
-    """The job's result on whatever hardware; None = there is none of this recipe and extractor."""
+    """The job's result on whatever hardware; None = there is none of this recipe and extractor.
+
+    Raises:
+        InputError: a damaged or foreign file under its name; what it held may have cost hours, so nothing is guessed.
+    """
     for path in sorted(results.glob(f"{job.name}-*.json")):
-        result = read_json(path, "not a result")
+        result = read_json(path, "a damaged result, which you may restore or remove")
+        if not isinstance(result, dict) or not isinstance(result.get("card"), dict):
+            raise InputError(f"{path} holds no result; move it elsewhere, or restore it if it was one.")
         asked = (FORMAT_VERSION, job.name, job.recipe, canonical_name(extractor))
         found = [result.get(key) for key in ("format_version", "name", "recipe")]
-        if (*found, result.get("card", {}).get("extractor")) == asked:
+        if (*found, result["card"].get("extractor")) == asked:
+            if missing := RESULT_KEYS - set(result):
+                raise InputError(f"{path} lacks the key '{min(missing)}'; restore it, or remove it to measure again.")
             return result
     return None
 
@@ -184,7 +197,7 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any],
         raise InputError(
             f"{path} was trained with {name} {own}, {job.preset} has {asked}; remove it or choose another --out."
         )
-    if not (path / "summary.json").exists():
+    if not run.finished:
         say(f"{job.run_name}: training goes on")
         return train(resume=path, quiet=quiet, **source)
     return run
@@ -204,7 +217,10 @@ def _is_current(run: Run, name: str, kind: str, options: dict[str, Any], seed: i
     """Whether a density is there, fitted as asked for on the training codes of this very model."""
     if name not in density_names(run.path):
         return False
-    _, record = load_density(name, run.path, run.model.latent_dim, current=False)
+    try:
+        _, record = load_density(name, run.path, run.model.latent_dim, current=False)
+    except InputError:  # damaged: it is fitted again
+        return False
     found = [record[key] for key in ("model_sha256", "kind", "split", "seed", "options")]
     return found == [run.model_hash, kind, "train", seed, {**run.density_options(kind), **options}]
 

@@ -32,13 +32,15 @@ def jobs_of(
         n: images on either side; None = ``IMAGES``.
 
     Raises:
-        InputError: an unknown table, scale or system, or no seeds.
+        InputError: an unknown table, scale or system, no seeds, or too few images.
     """
     for value, names in ((table, list(TABLES)), (scale, list(IMAGES))):
         if value not in names:
             raise InputError(f"'{value}' is unknown.{nearest(value, names)}")
     if seeds < 1:
         raise InputError(f"a table needs at least 1 seed, not {seeds}.")
+    if n is not None and n < 2:
+        raise InputError(f"n must be at least 2, not {n}: a distance needs some images on either side.")
     data, small = TABLES[table][0], scale == "small"
     known = [system for system in SYSTEMS if preset_name(data, system, small) in PRESETS]
     for system in only or ():

@@ -82,7 +82,7 @@ def train(
             raise InputError("resume goes on with a run as it was begun: leave out the preset, out and overwrite.")
         run = Run.open(resume)
         config, name = _resumed_config(run, changes), run.record["preset"]
-        if (run.path / "summary.json").exists() and run.summary["epochs"] >= config.epochs:
+        if run.finished and run.summary["epochs"] >= config.epochs:
             if not config.quiet:
                 print(f"{run.path} is finished: {config.epochs} epochs. To go on, ask for more with --epochs.")
             return run
