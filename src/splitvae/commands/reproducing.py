@@ -17,7 +17,7 @@ RESULTS = Path("docs/results/runs")  # of a checkout
     "Example: splitvae reproduce table2 --data photos/cifar10 --out table2"
 )
 def reproduce(
-    what: Literal["table1", "table2", "table3", "table4", "latents", "components", "rates"],
+    what: Literal["table1", "table2", "table3", "table4", "latents", "components", "tuning"],
     *,
     out: Path,
     on: Literal["mnist", "cifar10", "celeba"] | None = None,
@@ -39,16 +39,17 @@ def reproduce(
     mixes of all, and of 1, 2 … classes joined, from the test images of all; no model takes part.
 
     latents: whether the split permits more of them. components: what the number of Gaussians does to each system.
-    rates: three for every system, judged on training images: a tuning that is the same for all.
+    tuning: as many trials for every system, judged on training images, with one seed unless more are asked for.
 
     Args:
         what: Which.
         out: A folder: for the runs and the table, or for table2.json and table2.png.
-        on: The data set of latents, components and rates; without it mnist.
+        on: The data set of latents, components and tuning; without it mnist.
         data: Where the data is; without it the preset's source on the hub.
         scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
         only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, ….
-        seeds: Of training: 0, 1 …; without it 3. For table2 of the random mixes; without it 5.
+        seeds: Of training: 0, 1 …; without it 3, for
+            tuning 1. For table2 of the random mixes; without it 5.
         n: Images on either side of a distance; without it 5,000 for small, else 10,000.
         results: Small files with what is finished; without it docs/results/runs where it exists, else OUT/results.
         dry_run: Tell what would be done, and do nothing.
@@ -71,12 +72,13 @@ def reproduce(
         return
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
-    from splitvae.reproduce import claims, render, tables
+    from splitvae.reproduce import claims, render, render_claims, tables
     from splitvae.reproduce.plan import carry_out, plan
 
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
-    seeds = 3 if seeds is None else seeds
+    if seeds is None:
+        seeds = 1 if what == "tuning" else 3
     systems = None if only is None else list(dict.fromkeys(name.strip() for name in only.split(",")))
     if on is not None and what in tables.TABLES:
         raise InputError(f"--on does not apply to {what}, whose data set is {tables.TABLES[what][0]}; leave it out.")
@@ -119,8 +121,8 @@ def reproduce(
         shown, picture = render.tables_of(result), render.table_plot
     else:
         result = claims.summarize_claim(what, found)
-        title, notes = f"{what}, {on}, {scale}", claims.claim_notes(result)
-        shown, picture = {"": claims.claim_rows(result)}, claims.claim_plot
+        title, notes = f"{what}, {on}, {scale}", render_claims.claim_notes(result)
+        shown, picture = {"": render_claims.claim_rows(result)}, render_claims.claim_plot
     for heading, (headings, rows) in shown.items():
         print_table(console, render.terminal_table(heading or title, headings, rows))
     for note in notes:
