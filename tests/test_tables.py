@@ -200,15 +200,11 @@ def test_a_damaged_density_and_a_lost_model_are_made_again(digits: Path, tmp_pat
 
 
 def test_the_lead_is_a_difference_with_its_standard_error():
-    def line(system: str, values: list[float]) -> dict:
-        cell = {"values": values, "train": values}
-        return {"system": system, "output": "x_hat", "density": "gmm", "chosen": True, "cells": {"clean/gmm": cell}}
-
-    found = lead([line("svae", [10.0, 12.0]), line("rae", [15.0, 19.0]), line("ae", [30.0, 30.0])])
+    found = lead({"svae": [10.0, 12.0], "rae": [15.0, 19.0], "ae": [30.0, 30.0]}, [11.0, 13.0])
     error = pytest.approx((1 + 4) ** 0.5)
-    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": error, "x_hat": 6.0}
-    assert lead([line("rae", [1.0])]) is None
-    assert lead([line("svae", [1.0]), line("rae", [1.0, 2.0])])["standard_error"] is None
+    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": error, "x_hat": 5.0}
+    assert lead({"rae": [1.0]}, None) is None
+    assert lead({"svae": [1.0], "rae": [1.0, 2.0]}, None)["standard_error"] is None
 
 
 def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_path: Path, monkeypatch, splitvae):
@@ -295,7 +291,17 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         assert best["to_train"] == min(line["to_train"] for line in own)
         assert best["cells"][best["density"]]["mean"] == best["to_train"]  # cells are distances to training images
     assert any("TRAINING" in note for note in claim_notes(tuning))
-    for result in (components, latents, tuning):
+
+    # Each by its best trial; for seed 0 the trial itself serves.
+    said.clear()
+    tuned = claim("tuned", only=["svae", "2s-vae"], seeds=2, tuning=tuning)
+    assert sum(line.endswith(": training") for line in said) == 2
+    best = {line["system"]: line["changes"] for line in tuning["lines"] if line["best"]}
+    assert {line["system"]: line["changes"] for line in tuned["lines"]} == best
+    assert all(len(line["score"]) == 2 for line in tuned["lines"])
+    (told,) = [note for note in claim_notes(tuned) if "the best other, 2s-vae" in note]
+    assert "standard error" in told
+    for result in (components, latents, tuning, tuned):
         headings, rows = claim_rows(result)
         assert all(len(row) == len(headings) for row in rows)
         assert claim_plot(result).axes

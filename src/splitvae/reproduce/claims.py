@@ -5,6 +5,7 @@
 - "components": what the number of Gaussians in the mixture does to each system, fitted on training codes.
 - "tuning": the same number of trials for every system, judged on the distance to *training* images, which alone the
   table shows, so that a recipe is frozen before its score on test images is looked at.
+- "tuned": each system by its best trial, over several seeds, against test images.
 """
 
 import itertools
@@ -18,10 +19,10 @@ from splitvae.presets import PRESETS
 from splitvae.presets.systems import SYSTEMS
 from splitvae.reproduce.plan import Scale, one_protocol
 from splitvae.reproduce.results import Job
-from splitvae.reproduce.tables import TABLES
+from splitvae.reproduce.tables import TABLES, lead
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
 
-CLAIMS = ("latents", "components", "tuning")
+CLAIMS = ("latents", "components", "tuning", "tuned")
 LATENTS = {"mnist": (16, 32), "fashion-mnist": (16, 32), "cifar10": (128, 200), "celeba": (64, 150)}
 MIXTURES = (1, 10, 20, 50, 100)
 
@@ -33,6 +34,7 @@ def jobs_of(
     only: list[str] | None = None,
     seeds: int = 3,
     n: int | None = None,
+    tuning: dict[str, Any] | None = None,
 ) -> list[Job]:
     """What is to be measured.
 
@@ -40,6 +42,7 @@ def jobs_of(
         claim: one of ``CLAIMS``.
         data: a data set of the tables.
         scale, only, seeds, n: as for a table; "latents" is about SplitVAE and its K = 1 alone.
+        tuning: for "tuned", the summary of "tuning".
 
     Raises:
         InputError: an unknown claim, data set or system, or no seeds.
@@ -54,7 +57,10 @@ def jobs_of(
     jobs = jobs_of_table(table, scale, only, seeds, n)
     if claim == "components":
         return [replace(job, mixtures=MIXTURES) for job in jobs]
-    return [replace(job, changes=trial, mixtures=_mixtures(job)) for job in jobs for trial in trials(job)]
+    if tuning is None:
+        return [replace(job, changes=trial, mixtures=_mixtures(job)) for job in jobs for trial in trials(job)]
+    best = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["best"]}
+    return [replace(job, changes=best[job.system], mixtures=_mixtures(job)) for job in jobs]
 
 
 def trials(job: Job) -> list[tuple[tuple[str, Any], ...]]:
@@ -89,7 +95,8 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
         ``claim``, ``data``, ``scale``, ``distance``, ``floor``, ``images``, ``source``, ``hardware``, and ``lines``,
         one for each (system, changes to its recipe) with ``system``, ``row``, ``changes``, ``latent_dim``, ``output``
         and ``density`` (the nearest to training images), ``seeds`` and ``cells``: name → mean, sd over seeds, values.
-        The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest.
+        The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest. "tuned"
+        has ``lead``, see ``tables.lead``.
     """
     one_protocol(results)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -114,17 +121,20 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
             "system": system, "row": SYSTEMS[system].row, "changes": own[0]["changes"],
             "latent_dim": config["latent_dim"], "output": output, "density": density,
             "to_train": nearest_one[output, density], "seeds": sorted(result["seed"] for result in own),
-            "cells": cells,
+            "cells": cells, "score": _scores(own, output, density), "score_of_x_hat": _scores(own, "x_hat", density),
         })  # fmt: skip
     for line in lines:
         own_lines = [other for other in lines if other["system"] == line["system"]]
         line["best"] = line["to_train"] == min(other["to_train"] for other in own_lines)
+    scores = {line["system"]: line["score"] for line in lines}
+    x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == "svae"), None)
     first = results[0]
     return {
         "claim": claim, "data": first["data"], "scale": first["scale"], "distance": first["distance"],
         "floor": float(np.mean([result["floor"]["frechet_distance"] for result in results])),
         "images": first["card"]["generated_images"], "source": first["card"]["source"],
         "hardware": sorted({result["hardware"] for result in results}), "lines": lines, "notes": first["notes"],
+        "lead": lead(scores, x_hat) if claim == "tuned" else None,
     }  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from splitvae.presets.systems import SYSTEMS
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
 from splitvae.reproduce.claims import MIXTURES
+from splitvae.reproduce.render import lead_notes
 
 COLOURS = [GREEN, BLUE, VERMILLION, ORANGE, PURPLE, BLACK]
 TITLES = {
@@ -19,7 +21,7 @@ TITLES = {
 def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of a claim's table; of a tuning each system's best trial is marked."""
     names = list(dict.fromkeys(name for line in result["lines"] for name in line["cells"]))
-    tuning = result["claim"] == "tuning"
+    of_recipes = result["claim"] in ("tuning", "tuned")
     digits = {"mse": 4, "inactive": 1, "KL": 1}
     usual = 2 if result["floor"] < 1 else 1
     rows = []
@@ -29,9 +31,16 @@ def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             cell, places = line["cells"].get(name), digits.get(name, usual)
             told = "–" if cell is None else f"{cell['mean']:.{places}f}"
             told += f" ± {cell['sd']:.{places}f}" if cell and cell["sd"] is not None else ""
-            cells.append(told + " *" * (tuning and line["best"] and name == line["density"]))
-        rows.append([line["row"], trial(line) if tuning else str(line["latent_dim"]), symbol(line["output"]), *cells])
-    return ["system", "trial" if tuning else "latents", "output", *(TITLES.get(name, name) for name in names)], rows
+            cells.append(told + " *" * (of_recipes and line["best"] and name == line["density"]))
+        rows.append(
+            [line["row"], trial(line) if of_recipes else str(line["latent_dim"]), symbol(line["output"]), *cells]
+        )
+    return [
+        "system",
+        "recipe" if of_recipes else "latents",
+        "output",
+        *(TITLES.get(name, name) for name in names),
+    ], rows
 
 
 def trial(line: dict[str, Any]) -> str:
@@ -50,6 +59,8 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
         f"floor {result['floor']:.1f}",
         "output: the nearest to training images",
         *(["* the system's best trial, with the density that reached it"] if tuning else []),
+        *(["* the density nearest to training images"] if result["claim"] == "tuned" else []),
+        *lead_notes(result["lead"], result["distance"]),
         f"on {', '.join(result['hardware'])}",
         *result["notes"],
     ]
@@ -57,7 +68,7 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
 
 def claim_plot(result: dict[str, Any]) -> Figure:
     """The distance over the number of Gaussians, the trials, or the latents with those that are inactive."""
-    return {"components": _components, "latents": _latents, "tuning": _tuning}[result["claim"]](result)
+    return {"components": _components, "latents": _latents, "tuning": _tuning, "tuned": _tuned}[result["claim"]](result)
 
 
 def _components(result: dict[str, Any]) -> Figure:
@@ -92,6 +103,22 @@ def _tuning(result: dict[str, Any]) -> Figure:
     if max(distances) > 10 * min(distances):
         axes.set_xscale("log")
     axes.set_xlabel(f"{result['distance']} to training images, best density")
+    return figure
+
+
+def _tuned(result: dict[str, Any]) -> Figure:
+    """One row for each system, nearest first."""
+    lines = sorted(result["lines"], key=lambda line: float(np.mean(line["score"])))
+    figure, (axes,) = new_plot(7.0, 0.42 * len(lines) + 1.2)
+    for row, line in enumerate(lines):
+        cell = line["cells"][line["density"]]
+        colour = GREEN if line["system"] == "svae" else BLUE
+        axes.errorbar(cell["mean"], row, xerr=cell["sd"], color=colour, marker="o", markersize=6, capsize=3)
+        axes.annotate(f"{cell['mean']:.3g}", (cell["mean"], row), (0, 7), textcoords="offset points", fontsize=7)
+    axes.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(lines)), [line["row"] for line in lines])
+    axes.set_ylim(len(lines) - 0.5, -0.7)
+    axes.set_xlabel(f"{result['distance']}, mean ± sd; dotted: floor")
     return figure
 
 
