@@ -105,7 +105,7 @@ def reproduce(
         finally:
             bar.stop()
 
-    name = f"{what}-{scale}" if what in tables.TABLES else f"{what}-{on}-{scale}"
+    name = "-".join([what, *([] if what in tables.TABLES else [on]), scale, *(systems or [])])
     if what in tables.TABLES:
         planned = plan(tables.jobs_of(what, scale, systems, seeds, n), out, results, extractor)
     elif what != "tuned":
