@@ -258,6 +258,7 @@ def _record(job: Job, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
         "rows": metrics["rows"],
         "floor": metrics["floor"],
         "copies": metrics["copies"],
+        "split": metrics["split"],
         "diagnosis": metrics["diagnosis"],
         "notes": metrics["notes"],
         "card": {k: v for k, v in metrics["card"].items() if k not in ("densities", "machine", "sources", "protocols")},
