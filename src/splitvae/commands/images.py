@@ -1,6 +1,5 @@
 """Commands that make or take apart images, and the codes of images: sample, decompose, encode."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +15,17 @@ def check_out(out: Path) -> None:
         raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
 
 
-@app.command(help_epilogue="Example: splitvae sample runs/digits --n 64 --out samples.png")
+@app.command(
+    help_epilogue="Example: splitvae sample --n 16 --out samples.png\n\n"
+    "Example: splitvae sample runs/digits --n 64 --density gmm --out samples.png"
+)
 def sample(
-    run: Path,
+    run: Path | None = None,
     *,
     n: int = 64,
     out: Path,
     output: Output = "x_hat",
-    density: str = "normal",
+    density: str | None = None,
     label: int | None = None,
     temperature: float = 1.0,
     seed: int = 0,
@@ -31,12 +33,13 @@ def sample(
     """Generate images.
 
     Args:
-        run: A run directory, or a saved model.
+        run: A run directory, or a saved model; without it the small MNIST model that comes with splitvae.
         n: Number of images.
         out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
         output: x_hat, the blend; components, the images that it blends; mask; mix, one random component per image;
             all, the rows of the paper's figures 1 to 4.
-        density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`.
+        density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`. Without
+            it normal, for the packaged model its gmm-per-class.
         label: The class to draw, from a class-wise density.
         temperature: Scales the standard deviation of the density; below 1 samples are more typical.
         seed: The same seed gives the same images.
@@ -50,12 +53,16 @@ def sample(
 
     from splitvae.densities.store import load_density
     from splitvae.models.pretrained import load_model
+    from splitvae.packaged import DENSITY, packaged_run
 
-    model = load_model(existing(run))
+    path = packaged_run().path if run is None else existing(run)
+    density = density or (DENSITY if run is None else "normal")
+    model = load_model(path)
     generator = torch.Generator().manual_seed(seed)
-    source, record = load_density(density, run, model.latent_dim)
+    source, record = load_density(density, path, model.latent_dim)
     if label is not None and record["class"] != "ClasswiseGaussianMixture":
-        raise InputError(f"--label needs a class-wise density: splitvae fit {run} --density gmm-per-class")
+        remedy = "--density gmm-per-class" if run is None else f"splitvae fit {run} --density gmm-per-class"
+        raise InputError(f"--label needs a class-wise density: {remedy}")
     chosen = {} if label is None else {"label": label}
     z = source.sample(n, generator=generator, temperature=temperature, **chosen)
     _write_decoded(model, z, output, out, generator)
@@ -140,13 +147,12 @@ def _read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit:
     import numpy as np
     import torch
 
-    from splitvae.data.decode import choose_transform, decode, read_header
+    from splitvae.data.decode import decode_for
 
     images = []
     for path in paths:
         try:
-            transform = replace(choose_transform([read_header(path)], shape[1:], crop, fit), channels=shape[0])
-            images.append(decode(path, transform))
+            images.append(decode_for(path, shape, crop, fit))
         except InputError as error:
             raise InputError(f"{path}: {error}.") from error
     return torch.from_numpy(np.stack(images)).float() / 255
