@@ -16,6 +16,7 @@ from splitvae.commands import images as images
 from splitvae.commands import reports as reports
 from splitvae.commands import reproducing as reproducing
 from splitvae.commands import scoring as scoring
+from splitvae.commands import serving as serving
 from splitvae.commands import training as training
 from splitvae.commands.app import app
 from splitvae.errors import InputError, Interrupted, SplitVAEError
