@@ -35,7 +35,7 @@ def interpolate_tab(page: gr.Blocks, explorer: Explorer) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=220):
             route = gr.Radio(
-                [("on a line", "line"), ("on a great circle", "great-circle")], value="great-circle", label="Way",
+                [("on a line", "line"), ("on a great circle", "great-circle")], value="great-circle", label="Path",
                 info="a line passes near the origin, where codes are rare; a great circle keeps away from it",
             )  # fmt: skip
             frames = gr.Slider(5, MOST_FRAMES, 25, step=1, label="Frames")
