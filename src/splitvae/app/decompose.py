@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import gradio as gr
-
 from splitvae.app import show
 from splitvae.app.explorer import Explorer
 from splitvae.app.pick import Picker, Pixels, to_tensor
+from splitvae.app.web import gr
 from splitvae.app.widgets import LIVE, WORK, told
 from splitvae.editing import recombine
 from splitvae.models.autoencoder import Decoded

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import gradio as gr
 import torch
 from torch import Tensor
 
 from splitvae.app import show
 from splitvae.app.explorer import Explorer
+from splitvae.app.web import gr
 from splitvae.app.widgets import LIVE, WORK, told
 
 TYPICAL = 0.7  # the temperature of images to begin with

@@ -19,12 +19,12 @@ from splitvae.densities.store import density_names, load_density
 from splitvae.device import pick_device
 from splitvae.editing import Route, interpolate
 from splitvae.errors import InputError, SplitVAEError, nearest
+from splitvae.evaluation.evaluate import best_density
 from splitvae.evaluation.latents import diagnose_latents
 from splitvae.evaluation.verify import read_metrics
 from splitvae.models.autoencoder import Autoencoder, Decoded
 from splitvae.models.distributions import DiagonalGaussian
 from splitvae.models.pretrained import load_model
-from splitvae.reports.report import best_density
 from splitvae.run import Run, is_run
 
 MOST_IMAGES, MOST_FRAMES = 100, 60

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import gradio as gr
-
 from splitvae.app import show
 from splitvae.app.explorer import MOST_FRAMES, Explorer
 from splitvae.app.pick import Picker, Pixels, to_tensor
+from splitvae.app.web import gr
 from splitvae.app.widgets import WORK, told
 from splitvae.editing import Route
 from splitvae.pictures import rows_of

@@ -12,13 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-# Said before gradio is imported: nothing is reported to anybody, nothing is fetched.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-import gradio as gr
-import gradio.queueing
-
 from splitvae import __version__
 from splitvae.app import show
 from splitvae.app.decompose import decompose_tab
@@ -27,9 +20,9 @@ from splitvae.app.explorer import Explorer
 from splitvae.app.generate import generate_tab
 from splitvae.app.interpolate import interpolate_tab
 from splitvae.app.uploads import MAX_BYTES
+from splitvae.app.web import gr, queueing
 from splitvae.app.widgets import WORK, told
 from splitvae.errors import InputError
-from splitvae.reports.report import render_record, render_report
 
 WAITING = 64  # requests in the queue; one more is told to come back
 HOUR = 3600
@@ -77,6 +70,8 @@ def report_of(explorer: Explorer) -> str:
         raise InputError("This is a saved model without its run, so there is nothing to report. Serve the run.")
     if (run.path / "report.html").exists():
         return (run.path / "report.html").read_text(encoding="utf-8")
+    from splitvae.reports.report import render_record, render_report  # matplotlib is imported when it is needed
+
     return render_report(run, with_data=False) if (run.path / "metrics.json").exists() else render_record(run)
 
 
@@ -95,11 +90,11 @@ def _no_tracebacks() -> Iterator[None]:
     def print_line() -> None:
         print(f"splitvae: a request was refused: {' '.join(str(sys.exception()).split())}", file=sys.stderr)
 
-    gradio.queueing.traceback = SimpleNamespace(print_exc=print_line)
+    queueing.traceback = SimpleNamespace(print_exc=print_line)
     try:
         yield
     finally:
-        gradio.queueing.traceback = traceback
+        queueing.traceback = traceback
 
 
 @contextmanager

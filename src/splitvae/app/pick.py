@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import gradio as gr
 import torch
 from torch import Tensor
 
 from splitvae.app import show
 from splitvae.app.explorer import Explorer
 from splitvae.app.uploads import read_upload
+from splitvae.app.web import gr
 from splitvae.app.widgets import clicked, tiles, told
 
 Pixels = list[Any]  # (C, H, W) uint8 as nested lists, which a session can hold

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import gradio as gr
-
 from splitvae.app.explorer import Explorer
+from splitvae.app.web import gr
 from splitvae.errors import SplitVAEError
 
 # All events that compute share one queue: two at a time, the others wait in line.

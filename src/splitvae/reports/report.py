@@ -13,7 +13,7 @@ from PIL import Image
 
 from splitvae import __version__
 from splitvae.densities.store import density_names, load_density
-from splitvae.evaluation.evaluate import chosen, summarize
+from splitvae.evaluation.evaluate import best_density, summarize
 from splitvae.evaluation.outputs import decode_outputs
 from splitvae.evaluation.verify import read_metrics
 from splitvae.files import replacing
@@ -85,14 +85,6 @@ def render_record(run: Run) -> str:
         config=shown_config(run),
         version=__version__,
     )
-
-
-def best_density(run: Run, metrics: dict[str, Any]) -> str:
-    """The density to draw pictures from: nearest to the training images, among those that are still there."""
-    if "clean" not in _protocols(metrics):
-        return "normal"
-    name = str(chosen(metrics["rows"])["source"])
-    return name if name in density_names(run.path) else "normal"
 
 
 def matrix(metrics: dict[str, Any], protocol: str) -> dict[str, Any]:
