@@ -20,6 +20,8 @@ from PIL import Image
 
 from splitvae import cli
 from splitvae.packaged import packaged_run
+from splitvae.presets import PRESETS, resolve
+from splitvae.presets.recipe_file import read_recipe, write_recipe
 
 PACKAGED = packaged_run().path
 EXAMPLE = PACKAGED / "examples" / "3-0.png"
@@ -115,6 +117,14 @@ def test_a_recipe_file_that_is_not_there_or_not_text_gets_one_line(tmp_path, spl
         assert (status, err.count("\n")) == (2, 1)
         assert "config" in err
     assert "leave out --config" in splitvae("train", "--resume", tmp_path, "--config", EXAMPLE)[2]
+
+
+def test_every_preset_is_read_again_as_it_was_printed(tmp_path):
+    for name in PRESETS:
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(write_recipe(name, resolve(name)), encoding="utf-8")
+        preset, changes = read_recipe(recipe)
+        assert (preset, resolve(preset, **changes)) == (name, resolve(name))
 
 
 # Quiet, colours, signals, devices.
