@@ -29,7 +29,8 @@ PACKAGED = packaged_run().path
 @pytest.fixture(scope="module")
 def drawings(tmp_path_factory) -> list[Path]:
     """Pictures of a folder of their own: rings from narrow to wide."""
-    files = [tmp_path_factory.mktemp("drawings") / f"{width}.png" for width in range(2, 8)]
+    folder = tmp_path_factory.mktemp("drawings")
+    files = [folder / f"{width}.png" for width in range(2, 8)]
     for width, path in enumerate(files, start=2):
         image = Image.new("L", (32, 32))
         ImageDraw.Draw(image).ellipse((16 - width, 7, 16 + width, 24), outline=255, width=3)
