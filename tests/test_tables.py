@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, pixels
+from PIL import Image
 
 from splitvae import InputError, Run
 from splitvae.presets import PRESETS
@@ -219,6 +220,9 @@ def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_pa
     assert (status, err) == (0, "")
     assert (tmp_path / "runs" / "table1-small-svae.md").exists()
     assert (tmp_path / "runs" / "table1-small-svae.png").exists()
+    with Image.open(tmp_path / "runs" / "table1-small-svae-samples.png") as picture:
+        assert picture.height < 100  # one system, one row
+        assert np.asarray(picture)[:, 200:].std() > 20
     assert "SplitVAE" in out
     assert Run.open(tmp_path / "runs" / "mnist-small-seed0").summary["epochs"] == 1
 

@@ -70,10 +70,12 @@ def reproduce(
         seeds = 5 if seeds is None else seeds
         _table2(console, data, out, extractor, extractor_weights, 10_000 if n is None else n, seeds, device)
         return
+    from splitvae.pictures import save_picture
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
     from splitvae.reproduce import claims, render, render_claims, tables
     from splitvae.reproduce.plan import Planned, carry_out, plan
+    from splitvae.reproduce.samples import samples_picture
 
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
@@ -140,7 +142,12 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(render.markdown(title, shown, notes), encoding="utf-8")
     save_plot(picture(result), out / f"{name}.png")
-    console.print(f"{out / name}.md, {out / name}.png", soft_wrap=True)
+    written = [out / f"{name}.md", out / f"{name}.png"]
+    samples = samples_picture(result, out) if what in tables.TABLES else None
+    if samples is not None:
+        written.append(out / f"{name}-samples.png")
+        save_picture(samples, written[-1])
+    console.print(", ".join(map(str, written)), soft_wrap=True)
 
 
 def _table2(
