@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all bench lint clean
 
 demo: .venv/.installed
 	$(BIN)/splitvae train digits --out $(DEMO) --overwrite
@@ -21,6 +21,10 @@ test: lint
 test-all: .venv/.installed
 	$(BIN)/python -m pytest -m slow --durations=10
 
+# TensorFlow and pythae get environments of their own in .bench; the first run downloads them.
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks
+
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,4 +36,4 @@ lint: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bench build dist .pytest_cache .mypy_cache .ruff_cache
