@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all bench lint clean
+.PHONY: demo packaged-model test test-all bench lint docs clean
 
 demo: .venv/.installed
 	$(BIN)/splitvae train digits --out $(DEMO) --overwrite
@@ -14,6 +14,14 @@ demo: .venv/.installed
 	@echo
 	@echo "Look at $(DEMO)/samples.png (64 new digits) and at $(DEMO)/decomposition.png: test digits, the mask σ,"
 	@echo "the two images that it blends, and the blend. Next: $(BIN)/splitvae train --data FOLDER --out runs/mine"
+
+# The model inside the package; MNIST=FOLDER names a copy of the data set, without it the hub's is fetched.
+packaged-model: .venv/.installed
+	$(BIN)/splitvae train mnist-small $(if $(MNIST),--data $(MNIST)) --beta 2 --precision fp32 --out runs/packaged
+	$(BIN)/splitvae fit runs/packaged --density gmm
+	$(BIN)/splitvae fit runs/packaged --density gmm-per-class --n-components 3
+	$(BIN)/splitvae evaluate runs/packaged --extractor mnist-classifier
+	$(BIN)/python -m splitvae.packaged.pack runs/packaged
 
 test: lint
 	$(BIN)/python -m pytest --durations=10
@@ -30,10 +38,13 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 clean:
-	rm -rf .venv .bench build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bench build site dist .pytest_cache .mypy_cache .ruff_cache

@@ -16,6 +16,7 @@ from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader
 from splitvae.describe import count_flops
+from splitvae.device import keep_freed_memory
 from splitvae.models.build import build_model
 from splitvae.training.batches import Batches
 from splitvae.training.precision import choose_precision
@@ -43,6 +44,8 @@ class Ours:
         config = TrainConfig(
             latent_dim=LATENTS[side], base_channels=base_channels, batch_size=batch, batch_norm_momentum=0.001
         )
+        if device.type == "cpu":
+            keep_freed_memory()
         self.shape, self.device, self.batch = (CHANNELS[side], side, side), device, batch
         self.model = build_model(config, self.shape).to(device, memory_format=torch.channels_last)
         self.forward_of = _compiled(self.model, device) if compiled else self.model

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from cyclopts import CycloptsError
 
@@ -17,6 +19,7 @@ from splitvae.commands import images as images
 from splitvae.commands import reports as reports
 from splitvae.commands import reproducing as reproducing
 from splitvae.commands import scoring as scoring
+from splitvae.commands import serving as serving
 from splitvae.commands import training as training
 from splitvae.commands.app import app
 from splitvae.errors import Interrupted, SplitVAEError
@@ -27,10 +30,13 @@ PATIENCE_S = 10  # of other processes than the first
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit status."""
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    quiet = "--quiet" in arguments and arguments[0] != "train"  # which has an option of that name, kept in the record
+    taken = {"--debug", "--quiet"} if quiet else {"--debug"}
+    arguments = [argument for argument in arguments if argument not in taken]
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(arguments, print_error=False, exit_on_error=False)
+        with _silence() if quiet else nullcontext():
+            app(arguments, print_error=False, exit_on_error=False)
         return 0
     except SplitVAEError as error:
         message, status = str(error), error.exit_status
@@ -63,6 +69,14 @@ def _let_the_first_tell() -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(PATIENCE_S)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is printed inside the block but errors, and no bars are drawn."""
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -24,6 +24,7 @@ from splitvae.evaluation.metrics import class_histogram, every_metric, frechet_f
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import decode_outputs, mixed, output_names
 from splitvae.evaluation.protocol import Protocol, Setting, Source, card, sources_of
+from splitvae.evaluation.split_kind import split_of_model
 from splitvae.files import read_json, write_json
 from splitvae.run import Run
 
@@ -70,7 +71,8 @@ def evaluate(
     Returns:
         the content of ``metrics.json``: ``rows``, each with protocol, source, output, seed and a flat dict of floats
         ``metrics``; ``floor``, the same for real training images; ``copies``, how near samples come to training
-        images; ``latents``; ``diagnosis`` in one line; ``card``, the protocol of every number; ``notes``. An earlier
+        images; ``latents``; ``split``, see ``split_kind`` (None = one component); ``diagnosis`` in one line; ``card``,
+        the protocol of every number; ``notes``. An earlier
         file that this one would not replace line by line is kept beside it.
 
     Raises:
@@ -133,6 +135,7 @@ def evaluate(
         "floor": floor,
         "copies": _copies(setting, sources, rows),
         "latents": diagnose_latents(setting.posterior),
+        "split": split_of_model(setting.run.model, setting.posterior.mode()),
         "card": card(setting, sources, chosen_seeds),
         "notes": _notes(setting, sources),
     }
@@ -344,3 +347,11 @@ def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if not lines:
         raise InputError("there is no line of the clean protocol to choose from; evaluate with --protocol clean.")
     return min(lines, key=lambda line: line["mean"]["frechet_distance_train"])
+
+
+def best_density(run: Run, metrics: dict[str, Any]) -> str:
+    """The density to draw pictures from: nearest to the training images, among those that are still there."""
+    if all(row["protocol"] != "clean" for row in metrics["rows"]):
+        return "normal"
+    name = str(chosen(metrics["rows"])["source"])
+    return name if name in density_names(run.path) else "normal"
