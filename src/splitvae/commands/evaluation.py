@@ -49,34 +49,37 @@ def evaluate(
     check_extractor(extractor)
     from rich.console import Console
 
+    from splitvae.evaluation.crew import crew_of_launch
     from splitvae.evaluation.evaluate import evaluate as evaluate_run
     from splitvae.evaluation.split_kind import split_words
     from splitvae.reports.report import write_report
     from splitvae.reports.terminal import evaluation_tables, print_table
     from splitvae.run import Run
 
-    opened, console = Run.open(run).at(data), Console(highlight=False, markup=False)
-    with progress_bar(console) as bar:
-        task = bar.add_task("images", total=None)
+    with crew_of_launch() as crew:
+        console = Console(highlight=False, markup=False, quiet=crew.rank > 0)
+        opened = crew.prepare(lambda: Run.open(run).at(data))
+        with progress_bar(console) as bar:
+            task = bar.add_task("images", total=None)
 
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
 
-        def say(line: str) -> None:
-            console.print(line, style="dim", soft_wrap=True)
+            def say(line: str) -> None:
+                console.print(line, style="dim", soft_wrap=True)
 
-        result = evaluate_run(
-            opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, device, precision, None, say,
-            progress,
-        )  # fmt: skip
-    for table in evaluation_tables(result):
-        print_table(console, table)
-    for note in result["notes"]:
-        console.print(f"note: {note}", soft_wrap=True)
-    console.print(result["diagnosis"], soft_wrap=True)
-    if result["split"] is not None:
-        console.print(split_words(result["split"]), soft_wrap=True)
-    console.print(f"{opened.path / 'metrics.json'}, {write_report(opened)}", soft_wrap=True)
+            result = evaluate_run(
+                opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, device, precision, None,
+                say, progress, crew,
+            )  # fmt: skip
+        for table in evaluation_tables(result):
+            print_table(console, table)
+        for note in result["notes"]:
+            console.print(f"note: {note}", soft_wrap=True)
+        console.print(result["diagnosis"], soft_wrap=True)
+        if result["split"] is not None:
+            console.print(split_words(result["split"]), soft_wrap=True)
+        console.print(f"{opened.path / 'metrics.json'}, {write_report(opened)}", soft_wrap=True)
 
 
 @app.command(help_epilogue="Example: splitvae verify runs/mnist --source normal")

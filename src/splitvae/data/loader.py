@@ -8,6 +8,8 @@ from torch import Tensor
 
 from splitvae.data.cache import ImageCache
 
+CHUNK = 10_000  # images on their way to a GPU at once, so that a data set never lies in host memory as a whole
+
 
 def seeded(seed: int, purpose: str, index: int) -> torch.Generator:
     """A CPU generator that is a function of (seed, purpose, index) and of nothing else.
@@ -59,7 +61,9 @@ class ImageLoader:
         if resident and self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             if len(self.rows) * self.images[0].nbytes < free // 2:
-                self.resident = torch.from_numpy(self.images[self.rows]).to(self.device)
+                self.resident = torch.empty(len(self.rows), *self.images.shape[1:], dtype=torch.uint8, device=device)
+                for part in np.array_split(np.arange(len(self.rows)), -(-len(self.rows) // CHUNK)):
+                    self.resident[part[0] : part[-1] + 1].copy_(torch.from_numpy(self.images[self.rows[part]]))
         self._epoch = -1
 
     @property
@@ -75,14 +79,15 @@ class ImageLoader:
         """
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
+            order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
+            self._order = order if self.resident is None else order.to(self.device)  # once, not at every step
             if self.flip:
-                self._mirror = torch.rand(len(self.rows), generator=seeded(self.seed, "flip", epoch)) < 0.5
+                mirror = torch.rand(len(self.rows), generator=seeded(self.seed, "flip", epoch)) < 0.5
+                self._mirror = mirror.to(self.device)
         place = slice(index * self.batch_size, (index + 1) * self.batch_size)
         x = self._floats(self._order[place][part])
         if self.flip:
-            mirror = self._mirror[place][part].to(self.device)[:, None, None, None]
-            x = torch.where(mirror, x.flip(3), x)
+            x = torch.where(self._mirror[place][part, None, None, None], x.flip(3), x)
         return x
 
     def fixed(self, n: int) -> Tensor:
@@ -98,6 +103,8 @@ class ImageLoader:
         if self.resident is not None:
             pixels = self.resident[numbers.to(self.device)]
         else:
-            rows = self.rows[numbers.numpy()]
-            pixels = torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True)
+            pixels = torch.from_numpy(self.images[self.rows[numbers.numpy()]])
+            if self.device.type == "cuda":
+                pixels = pixels.pin_memory()  # from page-locked memory the copy does not wait for the GPU
+            pixels = pixels.to(self.device, non_blocking=True)
         return pixels.float().div_(255)

@@ -17,6 +17,7 @@ from splitvae.densities.fit import REFERENCE_IMAGES
 from splitvae.densities.store import density_names
 from splitvae.device import pick_device
 from splitvae.errors import InputError
+from splitvae.evaluation.crew import Crew, own_device
 from splitvae.evaluation.features import Extractor, choose_bf16, get_extractor, metric_name
 from splitvae.evaluation.latents import diagnose_latents, diagnosis
 from splitvae.evaluation.metrics import class_histogram, every_metric, frechet_from_features, total_variation
@@ -46,6 +47,7 @@ def evaluate(
     data: str | None = None,
     say: Callable[[str], Any] | None = None,
     progress: Callable[[int, int], Any] | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, Any]:
     """Score a run and write its ``metrics.json``.
 
@@ -64,6 +66,7 @@ def evaluate(
         data: where the run's data is now; None = where it was.
         say: called with lines for people: the estimated cost, then each result as it comes.
         progress: called with the images whose features are done, and their total.
+        crew: the processes that share the features, all of which call this; None = this one alone.
 
     Returns:
         the content of ``metrics.json``: ``rows``, each with protocol, source, output, seed and a flat dict of floats
@@ -75,6 +78,7 @@ def evaluate(
     Raises:
         InputError: an unknown name, data that changed since the training, densities of another model.
         SplitVAEError: the extractor is out of reach, or the model has diverged.
+        Dismissed: on all processes of a crew but the first, when that needs them no more.
     """
     for value, known in ((metrics, ("all", "frechet")), (precision, ("fp32", "bf16"))):
         if value not in known:
@@ -86,7 +90,11 @@ def evaluate(
         raise InputError(f"an evaluation needs seeds ≥ 1 and n ≥ 2, not {seeds} and {n}.")
     say, report = say or (lambda line: None), progress or (lambda done, total: None)
     images = _Count(report)
-    setting = open_setting(run, extractor, n, metrics == "all", weights, device, images.advance, data=data)
+    crew = crew or Crew()
+    options = n, metrics == "all", weights, own_device(crew, device), images.advance
+    setting = crew.prepare(lambda: replace(open_setting(run, extractor, *options, data=data), crew=crew))
+    if crew.rank:
+        setting.serve()
     if precision == "bf16":
         probed = fixed_rows(setting.run.data, "test", PROBED)
         bf16, reason = choose_bf16(setting.extractor, setting.run.data.images[probed])
