@@ -1,5 +1,7 @@
 """Promises about the web page's functions and its server, without a browser."""
 
+import base64
+import io
 import json
 import re
 import threading
@@ -20,6 +22,7 @@ from PIL import Image
 
 from splitvae.app.explorer import AXES, Explorer
 from splitvae.app.uploads import read_upload
+from splitvae.compositing import recombine
 from splitvae.errors import InputError
 from splitvae.evaluation.verify import read_metrics
 from splitvae.models.vae import VAE, SplitVAE
@@ -28,8 +31,11 @@ from splitvae.packaged import packaged_run
 pytest.importorskip("gradio", reason="the extra `app` is not installed")
 from splitvae.app import show
 from splitvae.app.decompose import blend_again, take_apart
+from splitvae.app.edit import ALL, assembled, moved, parts_of, traversed
+from splitvae.app.edit import moving as rows_moving
 from splitvae.app.interpolate import joined
 from splitvae.app.page import build_page, report_of, serving
+from splitvae.app.recombine import laid_over
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +91,58 @@ def test_sliders_are_the_most_informative_latents(explorer):
 
 def test_traversing_changes_one_latent_and_with_it_the_image(explorer):
     z = explorer.sample(1, "gmm", 0)[0][0]
-    images = explorer.traverse(z, steps=5)
+    images = traversed(explorer, [z.tolist()] * 3, [0, 1, 2], steps=5)
     assert images.shape == (AXES, 5, 1, 32, 32)
     assert all((row[0] - row[-1]).abs().mean() > 0.01 for row in images)
+
+
+def test_a_slider_moves_one_component_while_the_others_stand(explorer):
+    z = explorer.sample(1, "gmm", 0)[0][0]
+    parts = parts_of(explorer, z.tolist())
+    before = assembled(explorer, [torch.tensor([part]) for part in parts])
+    values = [z[axis.index].item() for axis in explorer.axes]
+    assert moved(explorer, parts, [0, 1, 2], values) == parts  # sliders that stand where the latents are change nothing
+    values[0] += 2
+
+    def edited(parts: list[list[float]], component: int, with_masks: bool = False) -> tuple[list[list[float]], Any]:
+        parts = moved(explorer, parts, rows_moving(explorer, component, with_masks), values)
+        return parts, assembled(explorer, [torch.tensor([part]) for part in parts])
+
+    first, one = edited(parts, 0)
+    assert torch.equal(one.components[:, 1], before.components[:, 1])
+    assert torch.equal(one.weights, before.weights)
+    assert not torch.equal(one.components[:, 0], before.components[:, 0])
+    assert not torch.equal(edited(parts, 0, with_masks=True)[1].weights, before.weights)
+    _, both = edited(first, 1)  # the one edited before stays as it was edited
+    assert torch.equal(both.components[:, 0], one.components[:, 0])
+    _, everything = edited(parts, ALL)
+    torch.testing.assert_close(both.components, everything.components)
+    z[explorer.axes[0].index] += 2
+    torch.testing.assert_close(everything.x_hat, explorer.decode(z[None]).x_hat)
+
+    rows = traversed(explorer, parts, [1], steps=5)
+    assert rows.shape == (AXES, 5, 1, 32, 32)
+    assert all((row[0] - row[-1]).abs().mean() > 0.003 for row in rows[:3])
+
+
+def test_a_layer_of_one_image_lies_over_the_rest_of_another(explorer):
+    first, second = (show.to_uint8(explorer.examples[i]).tolist() for i in (0, 9))
+    for component, weight in ((0, "<b>σ</b>"), (1, "<b>1 − σ</b>")):
+        html = laid_over(explorer, first, second, component)
+        assert html.count("<figure>") == 6
+        assert weight in html
+        names = re.findall(r'download="([^"]+)"', html)
+        assert names == [f"layer1-x{2 - component}.png", f"layer2-x{component + 1}.png"]
+        bottom, top = (
+            Image.open(io.BytesIO(base64.b64decode(data)))
+            for data in re.findall(r'href="data:image/png;base64,([^"]+)" download', html)
+        )
+        both = np.asarray(Image.alpha_composite(bottom, top).convert("L")).astype(float) / 255
+        parts = [explorer.decode(explorer.encode(explorer.examples[i : i + 1])) for i in (0, 9)]
+        expected = recombine(*parts, component).x_hat[0, 0].numpy()
+        assert np.abs(both - expected).max() < 2.5 / 255
+    with pytest.raises(InputError, match="component must lie in"):
+        laid_over(explorer, first, second, 7)
 
 
 def test_taking_apart_tells_the_error_that_the_model_makes(explorer):

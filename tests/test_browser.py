@@ -257,6 +257,80 @@ def test_a_bad_file_gets_one_line(page, tmp_path, name, content, line):
     assert difference(before, seen(page, "#apart")) == 0  # what was there stays
 
 
+def test_edit_moves_one_component_while_the_others_stand(page):
+    open_tab(page, "Edit")
+    page.wait_for_selector("#ranges img", timeout=WAIT)
+    before = settled(page, "#edited")
+    settled(page, "#ranges")
+    images = page.locator("#edited figure img")
+
+    def sources() -> list[str]:
+        return [images.nth(i).get_attribute("src") for i in range(4)]  # σ, x̂₁, x̂₂, x̂
+
+    def nudge(key: str) -> None:
+        slider = page.locator("#axis-0 input[type=range]")
+        slider.focus()
+        for _ in range(3):
+            slider.press(key)
+
+    parts = sources()
+    assert not page.locator("#with-masks").is_visible()
+    page.get_by_role("radio", name="x̂₁ only").check()
+    page.locator("#with-masks").wait_for(timeout=WAIT)
+    assert difference(before, settled(page, "#edited")) == 0  # choosing alone changes nothing
+    nudge("PageDown")
+    first = changed(page, "#edited", before, by=0.2)
+    now = sources()
+    assert [old == new for old, new in zip(parts, now, strict=True)] == [True, False, True, False]
+    keep(page, "serve-edit-one")
+
+    page.locator("#with-masks input").check()
+    settled(page, "#ranges")
+    nudge("PageDown")
+    second = changed(page, "#edited", first, by=0.2)
+    moved = sources()
+    assert [old == new for old, new in zip(now, moved, strict=True)] == [False, False, True, False]
+
+    page.get_by_role("radio", name="x̂₂ only").check()
+    page.locator("#with-masks input").uncheck()
+    settled(page, "#ranges")
+    nudge("PageUp")
+    changed(page, "#edited", second, by=0.2)
+    last = sources()
+    assert [old == new for old, new in zip(moved, last, strict=True)] == [True, True, False, False]  # x̂₁ stays edited
+
+    page.locator("#reset").click()
+    wait_until(lambda: difference(before, seen(page, "#edited")) < 0.5, "reset brings the image back")
+
+
+def test_recombine_lays_a_component_over_the_rest_of_another_image(page):
+    open_tab(page, "Recombine")
+    page.wait_for_selector("#laid-over img", timeout=WAIT)
+    before = settled(page, "#laid-over")
+    assert page.locator("#laid-over figure").count() == 6
+    keep(page, "serve-recombine")
+
+    page.locator("#behind-examples button").nth(0).click()
+    behind = changed(page, "#laid-over", before)
+    recombined = seen(page, "#laid-over figure:nth-child(6) img")
+    assert "1 − σ" in page.locator("#laid-over").inner_text()  # x̂₂ lies in front: it covers less than x̂₁
+    page.locator("#component").get_by_role("radio", name="x̂₁").check()
+    changed(page, "#laid-over", behind)
+    changed(page, "#laid-over figure:nth-child(6) img", recombined)
+    assert "1 − σ" not in page.locator("#laid-over").inner_text()
+
+    layers = []
+    for name in ("layer1-x2.png", "layer2-x1.png"):
+        with page.expect_download() as saved:
+            page.locator(f"#laid-over a[download='{name}']").click()
+        assert saved.value.suggested_filename == name
+        layers.append(Image.open(saved.value.path()))
+    assert [layer.mode for layer in layers] == ["RGBA", "RGBA"]
+    over = np.asarray(Image.alpha_composite(*layers).convert("L").resize((64, 64))).astype(int)
+    shown = Image.fromarray(seen(page, "#laid-over figure:nth-child(6) img")[4:-4, 4:-4].astype(np.uint8))
+    assert difference(over, np.asarray(shown.convert("L").resize((64, 64))).astype(int)) < 12
+
+
 def test_interpolate_moves_from_one_image_to_the_other(page):
     open_tab(page, "Interpolate")
     page.wait_for_selector("#way img", timeout=WAIT)

@@ -123,6 +123,99 @@ def test_decompose_shows_files_or_the_runs_own_test_images(run: Path, folder: Pa
     assert height > width
 
 
+def test_layers_are_written_for_files_test_images_and_samples(run: Path, folder: Path, tmp_path: Path, splitvae: Call):
+    files = sorted(folder.glob("*.png"))[:2]
+    status, out, err = splitvae("layers", run, *files, "--out", tmp_path / "layers")
+    assert (status, out, err) == (0, f"4 layers in {tmp_path / 'layers'}\n", "")
+    names = ["00-layer1-x2.png", "00-layer2-x1.png", "01-layer1-x2.png", "01-layer2-x1.png"]
+    assert sorted(path.name for path in (tmp_path / "layers").iterdir()) == names
+    assert splitvae("decompose", run, *files, "--out", tmp_path / "d.npz")[0] == 0
+    for i, x_hat in enumerate(np.load(tmp_path / "d.npz")["x_hat"].astype(int)):
+        bottom, top = (Image.open(tmp_path / "layers" / name) for name in names[2 * i : 2 * i + 2])
+        over = np.asarray(Image.alpha_composite(bottom, top)).transpose(2, 0, 1)
+        assert np.abs(over[:3] - x_hat).max() <= 2
+        assert (over[3] == 255).all()
+    assert splitvae("layers", run, "--top", 2, "--n", 3, "--out", tmp_path / "t.npz")[0] == 0
+    arrays = np.load(tmp_path / "t.npz")
+    assert {name: arrays[name].shape for name in arrays.files} == {
+        "layer1-x1": (3, 4, 16, 16), "layer2-x2": (3, 4, 16, 16),
+    }  # fmt: skip
+    for name in ("a", "b"):  # of a saved model there are samples only
+        assert splitvae("layers", run / "model", "--n", 2, "--out", tmp_path / f"{name}.npz")[0] == 0
+    assert splitvae("layers", run, "--density", "normal", "--n", 2, "--out", tmp_path / "c.npz")[0] == 0
+    drawn = [np.load(tmp_path / f"{name}.npz")["layer2-x1"] for name in "abc"]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert np.array_equal(drawn[0], drawn[2])
+    (tmp_path / "other").mkdir()
+    twin = tmp_path / "other" / files[0].name
+    twin.write_bytes(files[1].read_bytes())
+    assert splitvae("layers", run, files[0], twin, "--out", tmp_path / "twins")[0] == 0
+    assert len(list((tmp_path / "twins").iterdir())) == 4  # neither took the place of the other
+
+
+def test_a_component_is_laid_over_the_rest_of_another_image(run: Path, folder: Path, tmp_path: Path, splitvae: Call):
+    first, second = sorted(folder.glob("*.png"))[:2]
+    names = ["foreground", "mask", "layer", "background", "rest", "recombined"]
+    status, _, err = splitvae("recombine", run, first, second, "--component", 2, "--out", tmp_path / "r.npz")
+    assert (status, err) == (0, "")
+    arrays = np.load(tmp_path / "r.npz")
+    assert arrays.files == names
+    mask, layer, rest = (arrays[name].astype(float) for name in ("mask", "layer", "rest"))
+    assert np.abs(mask / 255 * layer + (1 - mask / 255) * rest - arrays["recombined"]).max() <= 2  # each was rounded
+    splitvae("decompose", run, first, second, "--out", tmp_path / "d.npz")
+    parts = np.load(tmp_path / "d.npz")
+    assert np.array_equal(arrays["layer"][0], parts["x2"][0])
+    assert np.array_equal(arrays["rest"][0], parts["x1"][1])
+    single = ("--component", 1, "--output", "recombined", "--out", tmp_path / "one")
+    assert splitvae("recombine", run, first, second, *single)[0] == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["00000.png"]
+    for source in ([run], [run, "--density", "normal"], [run / "model"]):  # pairs of test images, or of samples
+        assert splitvae("recombine", *source, "--component", 1, "--n", 3, "--out", tmp_path / "p.npz")[0] == 0
+        arrays = np.load(tmp_path / "p.npz")
+        assert arrays["recombined"].shape == (3, 3, 16, 16)
+        assert not np.array_equal(arrays["foreground"], arrays["background"])
+    assert splitvae("recombine", run, "--component", 1, "--n", 3, "--out", tmp_path / "p.png")[0] == 0
+    width, height = size_of(tmp_path / "p.png")
+    assert height > width
+
+
+def test_mistakes_with_layers_get_one_line(run: Path, folder: Path, npz: Path, tmp_path: Path, splitvae: Call):
+    image = folder / "00.png"
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "notes").write_text("hello")
+    assert splitvae("train", "--data", npz, "--out", tmp_path / "vae", *tiny_options(model="vae"))[0] == 0
+    out = ["--out", tmp_path / "never"]
+    for arguments, words in (
+        (["layers", run, tmp_path / "missing.png", *out], "missing.png: No such file"),
+        (["layers", run, tmp_path / "notes.txt", *out], "notes.txt: not an image"),
+        (["layers", run, image, "--top", 3, *out], "--top must lie in 1 … 2, not 3"),
+        (["layers", run, image, "--top", 0, *out], "--top must lie in 1 … 2, not 0"),
+        (["layers", run, image, "--out", tmp_path / "notes"], "notes is a file; use"),
+        (["layers", run, image, "--out", tmp_path / "l.png"], "layers are many files; use a folder"),
+        (["layers", run, image, "--out", tmp_path / "l.psd"], "cannot write l.psd"),
+        (["layers", run, "--n", 0, *out], "--n must be at least 1"),
+        (["layers", run, image, "--density", "normal", *out], "or a --density to draw samples from, not both"),
+        (["layers", run, "--density", "gmm", *out], "has no density 'gmm'"),
+        (["layers", tmp_path / "vae", image, *out], "has one component, so no layers"),
+        (["layers", tmp_path / "nowhere", image, *out], "nowhere does not exist"),
+        (["recombine", run, image, "--component", 1, *out], "name two image files, or none"),
+        (["recombine", run, image, tmp_path / "notes.txt", "--component", 1, *out], "notes.txt: not an image"),
+        (["recombine", run, image, tmp_path / "gone.png", "--component", 1, *out], "gone.png: No such file"),
+        (["recombine", run, image, image, "--component", 3, *out], "--component must lie in 1 … 2, not 3"),
+        (["recombine", run, image, image, *out], "--component"),
+        (["recombine", run, image, image, "--component", 1, "--out", tmp_path / "notes"], "notes is a file; use"),
+        (["recombine", tmp_path / "vae", image, image, "--component", 1, *out], "has one component, so no layers"),
+        (["recombine", run, image, image, "--component", 1, "--device", "gpu", *out], "there is no device 'gpu'"),
+    ):
+        status, _, err = splitvae(*arguments)
+        assert status == 2, arguments
+        assert words in err
+        assert err.count("\n") == 1
+        assert not (tmp_path / "never").exists()
+    status, _, err = splitvae("layers", run, image, "--out", tmp_path / "notes" / "layers")
+    assert (status, err.count("\n")) == (1, 1)
+
+
 def test_train_resumes_from_the_command_line(run: Path, splitvae: Call):
     status, out, _ = splitvae("train", "--resume", run)
     assert status == 0

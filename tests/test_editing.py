@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from splitvae.editing import interpolate, recombine
+from splitvae.editing import interpolate, reblend
 from splitvae.errors import InputError
 from splitvae.models.vae import SplitVAE
 
@@ -45,15 +45,15 @@ def test_ways_between_nearly_equal_and_opposite_ends():
         interpolate(a, a, 5, "lin")  # type: ignore[arg-type]
 
 
-def test_recombining_with_nothing_changed_changes_nothing(decoded):
-    again = recombine(decoded)
+def test_blending_anew_with_nothing_changed_changes_nothing(decoded):
+    again = reblend(decoded)
     torch.testing.assert_close(again.x_hat, decoded.x_hat)
 
 
 def test_all_the_way_towards_a_component_leaves_that_component_alone(decoded):
     for k in (0, 1):
-        torch.testing.assert_close(recombine(decoded, towards=k, amount=1).x_hat, decoded.components[:, k])
-    half = recombine(decoded, towards=0, amount=0.5)
+        torch.testing.assert_close(reblend(decoded, towards=k, amount=1).x_hat, decoded.components[:, k])
+    half = reblend(decoded, towards=0, amount=0.5)
     torch.testing.assert_close(half.weights.sum(dim=1), torch.ones(3, 1, 16, 16))
     mask = decoded.weights[:, 0]
     torch.testing.assert_close(half.weights[:, 0], mask + 0.5 * (1 - mask))
@@ -61,13 +61,13 @@ def test_all_the_way_towards_a_component_leaves_that_component_alone(decoded):
 
 def test_swapping_gives_each_component_the_mask_of_the_other(decoded):
     mask, (x1, x2) = decoded.weights[:, 0], decoded.components.unbind(1)
-    torch.testing.assert_close(recombine(decoded, order=(1, 0)).x_hat, mask * x2 + (1 - mask) * x1)
+    torch.testing.assert_close(reblend(decoded, order=(1, 0)).x_hat, mask * x2 + (1 - mask) * x1)
 
 
 def test_strengths_scale_components_and_stay_in_range(decoded):
-    out = recombine(decoded, strengths=(0, 1))
+    out = reblend(decoded, strengths=(0, 1))
     torch.testing.assert_close(out.x_hat, decoded.weights[:, 1] * decoded.components[:, 1])
-    assert recombine(decoded, strengths=(5, 5)).x_hat.max() <= 1 + 1e-6
+    assert reblend(decoded, strengths=(5, 5)).x_hat.max() <= 1 + 1e-6
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_strengths_scale_components_and_stay_in_range(decoded):
 )
 def test_blends_that_make_no_sense_are_refused(decoded, wrong):
     with pytest.raises(InputError):
-        recombine(decoded, **wrong)
+        reblend(decoded, **wrong)

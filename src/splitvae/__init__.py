@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from splitvae.compositing import edit_component as edit_component
+    from splitvae.compositing import layers as layers
+    from splitvae.compositing import recombine as recombine
     from splitvae.config import TrainConfig as TrainConfig
     from splitvae.data.cache import ImageCache as ImageCache
     from splitvae.data.cache import prepare as prepare
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "edit_component": "splitvae.compositing",
+    "layers": "splitvae.compositing",
+    "recombine": "splitvae.compositing",
     "TrainConfig": "splitvae.config",
     "ImageCache": "splitvae.data.cache",
     "prepare": "splitvae.data.cache",

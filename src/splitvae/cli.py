@@ -16,6 +16,7 @@ from cyclopts import CycloptsError
 from splitvae.commands import densities as densities
 from splitvae.commands import evaluation as evaluation
 from splitvae.commands import images as images
+from splitvae.commands import layers as layers
 from splitvae.commands import reports as reports
 from splitvae.commands import reproducing as reproducing
 from splitvae.commands import scoring as scoring

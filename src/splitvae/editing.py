@@ -51,7 +51,7 @@ def interpolate(start: Tensor, end: Tensor, steps: int, path: Route = "line") ->
     return (torch.sin((1 - t) * angle) * start + torch.sin(t * angle) * end) / torch.sin(angle)
 
 
-def recombine(
+def reblend(
     decoded: Decoded,
     strengths: Sequence[float] | None = None,
     order: Sequence[int] | None = None,

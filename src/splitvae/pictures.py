@@ -92,14 +92,15 @@ def animation(frames: np.ndarray, form: Literal["gif", "png"] = "gif", seconds: 
     return buffer.getvalue()
 
 
-def save_images(rows: dict[str, np.ndarray], out: Path) -> list[Path]:
+def save_images(rows: dict[str, np.ndarray], out: Path, names: Sequence[str] | None = None) -> list[Path]:
     """Write images in the form that the name of ``out`` asks for.
 
     ``….png``: one grid, a row for each entry of ``rows`` (a square grid if there is one). ``….npz``: the arrays under
     their names. Anything else is a directory of single PNG files ``00000-x_hat.png``.
 
     Args:
-        rows: name → (N, C, H, W) uint8.
+        rows: name → (N, C, H, W) uint8; in single files C may be 4, with α.
+        names: of the N images, for single files; None = their numbers.
 
     Returns:
         the files written.
@@ -114,6 +115,7 @@ def save_images(rows: dict[str, np.ndarray], out: Path) -> list[Path]:
     paths = []
     for name, images in rows.items():
         for i, image in enumerate(images):
-            paths.append(out / (f"{i:05d}.png" if len(rows) == 1 else f"{i:05d}-{name}.png"))
+            of = f"{i:05d}" if names is None else names[i]
+            paths.append(out / (f"{of}.png" if len(rows) == 1 else f"{of}-{name}.png"))
             save_picture(Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)), paths[-1])
     return paths

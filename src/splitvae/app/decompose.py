@@ -7,7 +7,7 @@ from splitvae.app.explorer import Explorer
 from splitvae.app.pick import Picker, Pixels, to_tensor
 from splitvae.app.web import gr
 from splitvae.app.widgets import LIVE, WORK, told
-from splitvae.editing import recombine
+from splitvae.editing import reblend
 from splitvae.models.autoencoder import Decoded
 from splitvae.pictures import rows_of
 
@@ -20,7 +20,8 @@ def take_apart(explorer: Explorer, pixels: Pixels) -> tuple[Decoded, str]:
     mse = float(difference.square().mean())
     signs = show.parts(decoded, x).removesuffix("</div>")
     error = show.panels([("|x − x̂|", f"error: mse {mse:.4f} per pixel", difference)])
-    return decoded, signs + error.removeprefix('<div class="panels large">')
+    links = show.layer_links(decoded, top=0) if decoded.components.shape[1] > 1 else ""
+    return decoded, signs + error.removeprefix('<div class="panels large">') + links
 
 
 def blend_again(decoded: Decoded, strengths: list[float], swap: bool, shift: float) -> tuple[Decoded, str]:
@@ -35,7 +36,7 @@ def blend_again(decoded: Decoded, strengths: list[float], swap: bool, shift: flo
     K = decoded.components.shape[1]
     order = [(k + 1) % K for k in range(K)] if swap else None
     towards, amount = (0, shift) if shift >= 0 else (K - 1, -shift)
-    blended = recombine(decoded, strengths, order, towards, amount)
+    blended = reblend(decoded, strengths, order, towards, amount)
     change = float((blended.x_hat - decoded.x_hat).square().mean())
     rows = {name: images[0] for name, images in rows_of(blended).items()}
     shown = [(show.sign(name), "the new mask", image) for name, image in rows.items() if name.startswith("mask")]

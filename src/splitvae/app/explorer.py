@@ -134,12 +134,12 @@ class Explorer:
         start, end = self.encode(torch.stack([first, second]))
         return self.decode(interpolate(start, end, int(frames), route))
 
-    def traverse(self, z: Tensor, steps: int = 9) -> Tensor:
-        """x̂ along each slider's range, all other latents as in z (D,): (axes, steps, C, H, W)."""
+    def along_axes(self, z: Tensor, steps: int) -> Tensor:
+        """Latents along each slider's range, all others as in z (D,): (axes, steps, D)."""
         moved = z.repeat(len(self.axes), steps, 1)
         for row, axis in enumerate(self.axes):
             moved[row, :, axis.index] = torch.linspace(axis.low, axis.high, steps)
-        return self.decode(moved.flatten(0, 1)).x_hat.unflatten(0, (len(self.axes), steps))
+        return moved
 
     @cached_property
     def axes(self) -> list[Axis]:

@@ -19,6 +19,7 @@ from splitvae.app.edit import edit_tab
 from splitvae.app.explorer import Explorer
 from splitvae.app.generate import generate_tab
 from splitvae.app.interpolate import interpolate_tab
+from splitvae.app.recombine import recombine_tab
 from splitvae.app.uploads import MAX_BYTES
 from splitvae.app.web import gr, queueing
 from splitvae.app.widgets import WORK, told
@@ -29,7 +30,7 @@ HOUR = 3600
 
 
 def build_page(explorer: Explorer) -> gr.Blocks:
-    """The page of a model: five tabs."""
+    """The page of a model: six tabs, five where there is nothing to recombine."""
     with gr.Blocks(title=f"{explorer.name} · splitvae", analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
         gr.HTML(heading(explorer), padding=False)
         chosen = gr.State([0.0] * explorer.model.latent_dim)  # the latents that are being edited
@@ -40,6 +41,9 @@ def build_page(explorer: Explorer) -> gr.Blocks:
                 edit_tab(page, explorer, chosen)
             with gr.Tab("Decompose", id="decompose"):
                 decompose_tab(page, explorer, chosen, tabs)
+            if explorer.K > 1:
+                with gr.Tab("Recombine", id="recombine"):
+                    recombine_tab(page, explorer)
             with gr.Tab("Interpolate", id="interpolate"):
                 interpolate_tab(page, explorer)
             with gr.Tab("Report", id="report") as tab:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from splitvae.compositing import layers, with_on_top
 from splitvae.models.autoencoder import Decoded
 from splitvae.pictures import animation, rows_of, to_uint8
 from splitvae.reports.columns import symbol
@@ -18,7 +19,7 @@ SHARP_BELOW = 128  # pixels of a side, below which each pixel is shown as a squa
 
 
 def png_url(image: np.ndarray) -> str:
-    """(C, H, W) uint8 as a PNG inside a URL."""
+    """(C, H, W) uint8, grey, colour or colour with α, as a PNG inside a URL."""
     buffer = io.BytesIO()
     Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
     return _url(buffer.getvalue(), "png")
@@ -38,7 +39,7 @@ def panels(images: Sequence[tuple[str, str, Tensor]], size: str = "large") -> st
     """Pictures side by side with what each one is.
 
     Args:
-        images: (sign, words, (C, H, W) floats in [0, 1]).
+        images: (sign, words, (C, H, W) floats in [0, 1]); C may be 4, with α.
         size: "large" or "small".
     """
     shown = "".join(
@@ -81,6 +82,21 @@ def moving(images: Tensor, name: str) -> str:
         f'alt="{escape(name)}"><figcaption><a href="{gif}" download="{escape(name)}.gif">Save as a GIF</a></figcaption>'
         "</figure>"
     )
+
+
+def layer_links(decoded: Decoded, top: int) -> str:
+    """Links under which the layers of one image are saved, see ``compositing.layers``.
+
+    Args:
+        decoded: one image.
+        top: the component that lies on top.
+    """
+    order = with_on_top(top, decoded.components.shape[1])
+    links = [
+        f'<a href="{png_url(layer)}" download="layer{place}-x{k + 1}.png">{sign(f"x{k + 1}")}</a>'
+        for place, (k, layer) in enumerate(zip(order, layers(decoded, order)[0], strict=True), start=1)
+    ]
+    return f'<p class="links">Save the layers as PNG, from bottom to top: {", ".join(links)}</p>'
 
 
 def document(html: str) -> str:

@@ -14,6 +14,8 @@ def check_out(out: Path) -> None:
     """Refuse a form of output that nobody writes, before any work is done."""
     if out.suffix.lower() not in ("", ".png", ".npz"):
         raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
+    if not out.suffix and out.is_file():
+        raise InputError(f"{out} is a file; use a name that ends in .png or .npz, or a folder.")
 
 
 @app.command(
@@ -104,7 +106,7 @@ def decompose(
 
     model = load_model(existing(run)).to(pick_device(device))
     if image:
-        x = _read_images(image, model.image_shape, *preparation(run))
+        x = read_images(image, model.image_shape, *preparation(run))
     else:
         from splitvae.data.loader import ImageLoader
         from splitvae.run import Run
@@ -193,7 +195,7 @@ def interpolate(
     from splitvae.pictures import animation, to_uint8
 
     model = load_model(existing(run)).to(pick_device(device))
-    x = _read_images([start, end], model.image_shape, *preparation(run))
+    x = read_images([start, end], model.image_shape, *preparation(run))
     with torch.inference_mode():
         first, last = model.encode(x.to(model.device)).mode()
         z = editing.interpolate(first, last, frames, path)
@@ -206,7 +208,7 @@ def interpolate(
     print(out)
 
 
-def _read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: Any) -> Any:
+def read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: Any) -> Any:
     """Image files as the model's input (B, C, H, W)."""
     import numpy as np
     import torch
@@ -222,19 +224,25 @@ def _read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit:
     return torch.from_numpy(np.stack(images)).float() / 255
 
 
-def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any, x: Any = None) -> None:
-    """Decode latents in batches and write the outputs that were asked for; ``x`` is a first row of originals."""
+def decode_all(model: Any, z: Any) -> Any:
+    """Latents (N, D) decoded in batches, as one ``Decoded``."""
     import torch
 
     from splitvae.models.autoencoder import Decoded
+
+    with torch.inference_mode():
+        parts = [model.decode(part.to(model.device)) for part in z.split(500)]
+    return Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any, x: Any = None) -> None:
+    """Decode latents and write the outputs that were asked for; ``x`` is a first row of originals."""
     from splitvae.pictures import mix, rows_of, save_images, to_uint8
 
     K = model.num_components
     if K == 1 and output in ("components", "mask", "mix"):
         raise InputError(f"this model has one component and no {output}; use --output x_hat.")
-    with torch.inference_mode():
-        parts = [model.decode(part.to(model.device)) for part in z.split(500)]
-    decoded = Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    decoded = decode_all(model, z)
     rows = rows_of(decoded)
     chosen = {
         "x_hat": ["x_hat"],

@@ -15,7 +15,9 @@ def serve(
     device: str | None = None,
     data: str | None = None,
 ) -> None:
-    """Show a model as a web page: generate, edit, decompose, interpolate, report. Works offline; Ctrl-C ends it.
+    """Show a model as a web page: generate, edit, decompose, recombine, interpolate, report.
+
+    It works offline; Ctrl-C ends it.
 
     Args:
         run: A run directory, or a saved model; without it the small MNIST model that comes with splitvae.
