@@ -18,6 +18,7 @@ from splitvae.reproduce.plan import Planned, carry_out, plan
 from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot, tables_of
 from splitvae.reproduce.render_claims import claim_notes, claim_plot, claim_rows
 from splitvae.reproduce.results import RESULT_KEYS
+from splitvae.reproduce.splits import summarize_splits
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
 EXTRACTOR = "mnist-classifier"
@@ -312,3 +313,22 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         assert any("training codes" in note for note in claim_notes(result))
     with pytest.raises(InputError, match="'latent' is unknown"):
         jobs_of_claim("latent", "mnist")
+
+
+def test_splits_compare_variants_of_one_recipe(digits: Path, tmp_path: Path, splitvae):
+    options = ["--data", digits, "--out", tmp_path / "runs", "--extractor", EXTRACTOR, "--n", 20, "--seeds", 2]
+    status, out, err = splitvae("reproduce", "splits", "--only", "K = 1,K = 3,semantic,branch heads", *options)
+    assert (status, err) == (0, "")
+    assert "smoothness" in out
+    assert (tmp_path / "runs" / "splits-mnist-small-k-1-k-3-semantic-branch-heads.png").exists()
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "results").iterdir()]
+    found = summarize_splits(results)
+    lines = {line["variant"]: line for line in found["lines"]}
+    assert set(lines) == {"K = 1", "K = 3", "semantic", "branch heads"}
+    assert set(lines["K = 1"]["cells"]) == {"REC", "x_hat", "mse", "inactive"}
+    assert {"x1", "x2", "x3", "mix", "smoothness"} <= set(lines["K = 3"]["cells"])
+    assert all(len(line["cells"]["x_hat"]["values"]) == 2 for line in lines.values())
+    assert lines["semantic"]["kinds"][0] in ("semantic", "syntactic", "none")
+    assert splitvae("reproduce", "splits", "--only", "K = 99", *options)[2].startswith(
+        "splitvae: 'K = 99' is no variant"
+    )

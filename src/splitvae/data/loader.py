@@ -41,6 +41,7 @@ class ImageLoader:
         seed: with the epoch, decides the order.
         device: where batches go. On a GPU the whole split stays there as uint8 if it fits half of the free memory.
         resident: False = batches come from host memory on a GPU too.
+        masks: (N, H, W) uint8 in the order of the cache, see ``splitvae.data.masks``; None = there are none.
         flip: mirror each image left to right with probability ½, decided by (seed, epoch).
     """
 
@@ -53,7 +54,9 @@ class ImageLoader:
         device: torch.device | str = "cpu",
         flip: bool = False,
         resident: bool = True,
+        masks: np.ndarray | None = None,
     ) -> None:
+        self.masks = masks
         self.images, self.rows = cache.images, cache.splits[split]
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.device = torch.device(device)
@@ -77,6 +80,26 @@ class ImageLoader:
         Args:
             part: which of the ``batch_size`` images; a process and micro-batch takes its own.
         """
+        self._begin(epoch)
+        place = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        x = self._floats(self._order[place][part])
+        if self.flip:
+            x = torch.where(self._mirror[place][part, None, None, None], x.flip(3), x)
+        return x
+
+    def batch_of_masks(self, epoch: int, index: int, part: slice = slice(None)) -> Tensor:
+        """The masks of the same batch, mirrored where its images are: (B, H, W) uint8 on the device."""
+        if self.masks is None:
+            raise ValueError("this loader has no masks.")
+        self._begin(epoch)
+        place = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        masks = torch.from_numpy(self.masks[self.rows[self._order[place][part].cpu().numpy()]]).to(self.device)
+        if self.flip:
+            masks = torch.where(self._mirror[place][part, None, None], masks.flip(2), masks)
+        return masks
+
+    def _begin(self, epoch: int) -> None:
+        """Draw the order and the mirroring of an epoch."""
         if epoch != self._epoch:
             self._epoch = epoch
             order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
@@ -84,11 +107,6 @@ class ImageLoader:
             if self.flip:
                 mirror = torch.rand(len(self.rows), generator=seeded(self.seed, "flip", epoch)) < 0.5
                 self._mirror = mirror.to(self.device)
-        place = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        x = self._floats(self._order[place][part])
-        if self.flip:
-            x = torch.where(self._mirror[place][part, None, None, None], x.flip(3), x)
-        return x
 
     def fixed(self, n: int) -> Tensor:
         """The same n images every time, chosen over the whole split: (min(n, N), C, H, W) float32 in [0, 1]."""

@@ -28,8 +28,9 @@ class Batches:
         first = [(m * processes + process) * size for m in range(config.accumulate)]
         self.parts = [slice(i, i + size) for i in first]
 
-    def __call__(self, step: int) -> list[tuple[Tensor, Tensor]]:
-        """Images (b, C, H, W) in channels-last memory and noise (b, …), one pair for each micro-batch."""
+    def __call__(self, step: int) -> list[tuple[Tensor, ...]]:
+        """Images (b, C, H, W) in channels-last memory, noise (b, …), and masks (b, H, W) where there are some; one
+        tuple for each micro-batch."""
         device = self.loader.device
         epoch, index = divmod(step, self.loader.steps_per_epoch)
         # Drawn on the CPU, so that every device sees the same; from page-locked memory a copy does not wait for a GPU.
@@ -39,6 +40,7 @@ class Batches:
             (
                 self.loader.batch(epoch, index, part).contiguous(memory_format=torch.channels_last),
                 noise[part].to(device, non_blocking=True),
+                *([] if self.loader.masks is None else [self.loader.batch_of_masks(epoch, index, part)]),
             )
             for part in self.parts
         ]

@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader
+from splitvae.data.masks import Masks
 from splitvae.device import hardware, keep_freed_memory
 from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
 from splitvae.models.losses import gamma_apart
 from splitvae.presets import resolve
-from splitvae.run import Run, open_data, write_record
+from splitvae.run import Run, open_data, open_masks, write_record
 from splitvae.training.batches import Batches
 from splitvae.training.calibrate import calibrate
 from splitvae.training.checkpoint import TrainingState, load_latest
@@ -95,8 +96,10 @@ def train(
         run = Run(Path(out).expanduser())
         if config.data is None:
             raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
-        if Path(config.data).expanduser().exists():  # a run may be resumed from another directory
-            config = replace(config, data=str(Path(config.data).expanduser().resolve()))
+        for place in ("data", "masks"):  # a run may be resumed from another directory
+            path = getattr(config, place)
+            if path is not None and Path(path).expanduser().exists():
+                config = config.with_changes({place: str(Path(path).expanduser().resolve())})
 
     tracker = None if config.tracker == "none" else config.tracker
     if tracker is not None and find_spec(tracker) is None:
@@ -115,6 +118,7 @@ def train(
         cache = open_data(config if main else replace(config, quiet=True))
         if resume is not None and run.record["data"]["content_hash"] != cache.meta["content_hash"]:
             raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
+        masks = open_masks(config, cache)
         config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
         if main:
@@ -123,7 +127,7 @@ def train(
             write_record(run, name, config, cache, machine)
         accelerator.wait_for_everyone()
         try:
-            _fit(run, config, cache, accelerator, bf16=machine["precision"] == "bf16")
+            _fit(run, config, cache, masks, accelerator, bf16=machine["precision"] == "bf16")
         finally:
             if tracker or accelerator.num_processes > 1:
                 accelerator.end_training()
@@ -152,14 +156,17 @@ def _machine(config: TrainConfig, accelerator: Accelerator, before: dict[str, An
     }  # fmt: skip
 
 
-def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelerator, bf16: bool) -> None:
+def _fit(
+    run: Run, config: TrainConfig, cache: ImageCache, masks: Masks | None, accelerator: Accelerator, bf16: bool
+) -> None:
     """Train until ``config.epochs`` are done, from the newest state in the run if there is one."""
     device, main = accelerator.device, accelerator.is_main_process
     if device.type == "cpu":
         keep_freed_memory()
 
     # Data: a batch is the global one; this process and micro-batch takes its part of it.
-    loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip)
+    components = None if masks is None else masks.components
+    loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip, masks=components)
     total = config.epochs * loader.steps_per_epoch
 
     # Model, the running average of its weights, and Adam.
@@ -190,7 +197,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     if config.tracker != "none":
         accelerator.init_trackers("splitvae", {k: v for k, v in config.to_dict().items() if v is not None})
         reporter.also = accelerator.log
-    reporter.say(*opening_lines(run, config, bare, cache, accelerator, bf16, found))
+    reporter.say(*opening_lines(run, config, bare, cache, masks, accelerator, bf16, found))
 
     # A second copy of the model gets calibrated weights, for pictures along the way and for use at the end.
     ready = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -213,7 +220,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     model.train()
     if found is None and config.variational and config.gamma_init == "first-batch":
         with torch.no_grad(), autocast():
-            first = torch.stack([model(x, noise)["mse"] for x, noise in batches(0)]).mean()
+            first = torch.stack([model(*given)["mse"] for given in batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))
 
     at_once = reads_at_once(device)
@@ -232,10 +239,10 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
 
             # Forward and backward over micro-batches; gradients are exchanged with the last one.
             values = torch.zeros(len(bare.terms), device=device)
-            for m, (x, noise) in enumerate(batches(state.step)):
+            for m, given in enumerate(batches(state.step)):
                 with nullcontext() if m == config.accumulate - 1 else accelerator.no_sync(model):
                     with autocast():
-                        terms = model(x, noise)
+                        terms = model(*given)
                     accelerator.backward(terms["loss"] / config.accumulate)
                 values += torch.stack([terms[name].detach() for name in bare.terms]) / config.accumulate
             if config.clip_norm is not None:
