@@ -190,6 +190,9 @@ def test_any_model_has_its_page(make, shape, tmp_path: Path):
     build_page(explorer)
     pixels = show.to_uint8(explorer.examples[0]).tolist()
     assert take_apart(explorer, pixels)[1].count("<figure>") == {1: 3, 2: 6, 3: 9}[model.num_components]
+    if model.num_components > 1:
+        html = laid_over(explorer, pixels, show.to_uint8(explorer.examples[1]).tolist(), model.num_components - 1)
+        assert (html.count("<figure>"), html.count("download=")) == (6, model.num_components)
     with pytest.raises(InputError, match="without its run"):
         report_of(explorer)
 

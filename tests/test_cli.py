@@ -243,6 +243,10 @@ def test_splits_of_many_components_have_a_row_each(npz: Path, tmp_path: Path, sp
     assert splitvae("train", "--data", npz, "--out", tmp_path / "k", *tiny_options(num_components=3))[0] == 0
     assert splitvae("sample", tmp_path / "k", "--n", 2, "--output", "all", "--out", tmp_path / "k.npz")[0] == 0
     assert np.load(tmp_path / "k.npz").files == ["mask1", "mask2", "mask3", "x1", "x2", "x3", "x_hat"]
+    assert splitvae("layers", tmp_path / "k", "--top", 2, "--n", 2, "--out", tmp_path / "l.npz")[0] == 0
+    assert np.load(tmp_path / "l.npz").files == ["layer1-x1", "layer2-x3", "layer3-x2"]
+    assert splitvae("recombine", tmp_path / "k", "--component", 3, "--n", 2, "--out", tmp_path / "r.npz")[0] == 0
+    assert np.load(tmp_path / "r.npz")["recombined"].shape == (2, 3, 16, 16)
 
 
 MISTAKES = [
