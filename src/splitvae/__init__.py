@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from splitvae.config import TrainConfig as TrainConfig
+    from splitvae.convert.adopt import adopt as adopt
     from splitvae.data.cache import ImageCache as ImageCache
     from splitvae.data.cache import prepare as prepare
     from splitvae.densities.classwise import ClasswiseGaussianMixture as ClasswiseGaussianMixture
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "TrainConfig": "splitvae.config",
+    "adopt": "splitvae.convert.adopt",
     "ImageCache": "splitvae.data.cache",
     "prepare": "splitvae.data.cache",
     "ClasswiseGaussianMixture": "splitvae.densities.classwise",

@@ -10,6 +10,7 @@ import sys
 
 from cyclopts import CycloptsError
 
+from splitvae.commands import converting as converting
 from splitvae.commands import densities as densities
 from splitvae.commands import evaluation as evaluation
 from splitvae.commands import images as images

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from splitvae.codes import refuse_other_images
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
@@ -107,14 +108,18 @@ def train(
         if main and resume is None:
             refuse_existing(run.path, overwrite)  # again, now that nobody else can make a run of it
         cache = open_data(config if main else replace(config, quiet=True))
-        if resume is not None and run.record["data"]["content_hash"] != cache.meta["content_hash"]:
+        before = None if resume is None else run.record["data"]["content_hash"]
+        if before not in (None, cache.meta["content_hash"]):
             raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
+        if resume is not None:
+            refuse_other_images(cache, run.image_shape)
         config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
         if main:
             if resume is None:
                 clear_run(run.path)
-            write_record(run, name, config, cache, machine)
+            origin = None if resume is None else run.record.get("origin")
+            write_record(run, name, config, cache.meta, machine, origin)
         accelerator.wait_for_everyone()
         try:
             _fit(run, config, cache, accelerator, bf16=machine["precision"] == "bf16")
@@ -214,7 +219,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
         ]
 
     model.train()
-    if found is None and config.variational and config.gamma_init == "first-batch":
+    if state.step == 0 and config.variational and config.gamma_init == "first-batch":
         with torch.no_grad(), autocast():
             first = torch.stack([model(x, noise)["mse"] for x, noise in micro_batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))

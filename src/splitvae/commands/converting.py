@@ -1,0 +1,48 @@
+"""Commands between this and other programs: convert."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from splitvae.commands.app import app
+
+convert = App(name="convert", help="Make a run of weights that another program has trained.")
+app.command(convert)
+
+
+@convert.command(
+    help_epilogue="Example: splitvae convert keras svae_mnist.h5 --out runs/official --beta 8 --data photos/mnist"
+)
+def keras(
+    file: Path,
+    *,
+    out: Path,
+    data: str | None = None,
+    beta: float = 3.0,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Make a run of weights of the official TensorFlow code: it samples, decomposes, is scored and trained on.
+
+    Sizes, channels, latents and components are told by the weights.
+
+    Args:
+        file: An .h5 file, or a checkpoint's name with or without its .index, for which TensorFlow must be installed.
+        out: The run directory to make.
+        data: What it was trained on, for densities and scores; without it `fit` and `evaluate` take --data themselves.
+        beta: Weight of the KL term, for training on; the paper's is 8 for MNIST, 3 for CIFAR-10 and CelebA.
+        overwrite: Replace the run in --out.
+    """
+    from splitvae.convert.adopt import adopt
+    from splitvae.convert.keras import convert_keras
+
+    model = convert_keras(file, beta)
+    digest = f", SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}" if file.is_file() else ""
+    run = adopt(model, out, data, f"Keras, {file.name}{digest}", overwrite)
+    C, H, W = model.image_shape
+    print(
+        f"{run.path}: {type(model).__name__} of {C}×{H}×{W}, {model.latent_dim} latents, {model.num_components} "
+        f"components, {sum(p.numel() for p in model.parameters()):,} parameters\n"
+        f"next: splitvae sample {run.path} --out samples.png"
+    )
