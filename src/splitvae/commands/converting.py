@@ -1,12 +1,12 @@
-"""Commands between this and other programs: convert."""
+"""Commands between this and other programs: convert, export."""
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from splitvae.commands.app import app
+from splitvae.commands.app import app, existing
 
 convert = App(name="convert", help="Make a run of weights that another program has trained.")
 app.command(convert)
@@ -46,3 +46,29 @@ def keras(
         f"components, {sum(p.numel() for p in model.parameters()):,} parameters\n"
         f"next: splitvae sample {run.path} --out samples.png"
     )
+
+
+@app.command(help_epilogue="Example: splitvae export runs/digits --format onnx")
+def export(run: Path, *, format: Literal["onnx", "torch"] = "onnx", out: Path | None = None) -> None:
+    """Write encode (images to posterior means) and decode as files that run without this library.
+
+    Batches may have any size. Each file is run against the model before it is kept; export.json names what goes in and
+    what comes out.
+
+    Args:
+        run: A run directory, or a saved model.
+        format: onnx, for onnxruntime and others; torch, for torch.export.load.
+        out: The folder; without it, export in the run.
+    """
+    from splitvae.convert.export import export as export_model
+    from splitvae.models.pretrained import load_model
+
+    folder = run / "export" if out is None else out
+    record = export_model(load_model(existing(run)), folder, format)
+    for name, file in record["files"].items():
+        given, made = (_shapes(file[side]) for side in ("input", "outputs"))
+        print(f"{folder / name}: {given} → {made}; differs from the model by {file['largest_difference']:.0e}")
+
+
+def _shapes(named: dict[str, list[int | str]]) -> str:
+    return ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in named.items())
