@@ -10,12 +10,18 @@ from conftest import tiny_options
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ARGUMENTS = {
+    "diffusers_autoencoder_kl.py": ["1"],
     "onnx_decode.py": ["run/export", "samples.png"],
+    "pythae_model.py": ["1"],
+    "split_any_vae.py": ["1"],
 }
-NEEDS = {
-    "onnx_decode.py": "onnxruntime",
+LEAVES = {
+    "diffusers_autoencoder_kl.py": "runs/kl-split/metrics.json",
+    "onnx_decode.py": "samples.png",
+    "pythae_model.py": "runs/pythae/report.html",
+    "split_any_vae.py": "runs/own-split/metrics.json",
 }
-LEAVES = {"onnx_decode.py": "samples.png"}
+NEEDS = {"diffusers_autoencoder_kl.py": "diffusers", "onnx_decode.py": "onnxruntime", "pythae_model.py": "pythae"}
 
 
 @pytest.mark.slow

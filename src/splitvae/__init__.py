@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from splitvae.evaluation.verify import verify as verify
     from splitvae.models.autoencoder import Decoded as Decoded
     from splitvae.models.distributions import DiagonalGaussian as DiagonalGaussian
+    from splitvae.models.foreign import register_network as register_network
     from splitvae.models.pretrained import load_model as load_model
     from splitvae.models.rae import RAE as RAE
+    from splitvae.models.split import SplitDecoder as SplitDecoder
+    from splitvae.models.split import split as split
+    from splitvae.models.split import split_model as split_model
     from splitvae.models.vae import VAE as VAE
     from splitvae.models.vae import SplitVAE as SplitVAE
     from splitvae.run import Run as Run
@@ -49,7 +53,11 @@ _HOME = {
     "evaluate": "splitvae.evaluation.evaluate",
     "verify": "splitvae.evaluation.verify",
     "DiagonalGaussian": "splitvae.models.distributions",
+    "register_network": "splitvae.models.foreign",
     "load_model": "splitvae.models.pretrained",
+    "SplitDecoder": "splitvae.models.split",
+    "split": "splitvae.models.split",
+    "split_model": "splitvae.models.split",
     "VAE": "splitvae.models.vae",
     "Decoded": "splitvae.models.autoencoder",
     "RAE": "splitvae.models.rae",

@@ -19,6 +19,7 @@ RECORDS = Parameter(group=Group("Records", sort_key=5))
 Network = Literal[
     "split-vae", "rae", "rae-normed", "rae-normed-4x4", "infogan", "wae", "resnet", "resnet-normed", "resnet-light"
 ]
+REGISTERED: set[str] = set()  # names of networks of one's own, see ``models/foreign.py``
 # Options that only some networks have.
 APPLIES = {
     "scale_blocks": ("split-vae",),
@@ -147,6 +148,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check types, choices and bounds, so that a wrong value is refused before any work is done."""
         for name, hint in get_type_hints(type(self)).items():
+            if name == "network" and self.network in REGISTERED:
+                continue
+            if name == "network" and isinstance(self.network, str) and self.network not in get_args(Network):
+                raise InputError(
+                    f"network is '{self.network}': one of your own is to be registered first, with "
+                    f"splitvae.register_network.{nearest(self.network, get_args(Network))}"
+                )
             _check_type(name, getattr(self, name), hint)
         at_least = {
             "latent_dim": 1, "num_components": 1, "base_channels": 1, "num_scales": 1, "scale_blocks": 1,
@@ -189,6 +197,8 @@ class TrainConfig:
 
     def network_options(self) -> set[str]:
         """Fields that are options of the network, see ``splitvae.models.registry``."""
+        if self.network in REGISTERED:
+            return set()
         family = {name for name, networks in APPLIES.items() if self.network.startswith(networks)}
         return family | {"base_channels", "batch_norm_momentum"}
 

@@ -109,7 +109,8 @@ class Autoencoder(Pretrained, nn.Module):
         left, _, top, _ = self._margins()
         logits = logits[..., top : top + H, left : left + W]  # padding never reaches the loss
 
-        components = torch.sigmoid(logits[:, K - 1 :]).unflatten(1, (K, C))  # (B, K, C, H, W)
+        paint = getattr(self.network, "paint", torch.sigmoid)  # networks from elsewhere end otherwise
+        components = paint(logits[:, K - 1 :]).unflatten(1, (K, C))  # (B, K, C, H, W)
         # Softmax with an implicit last zero logit: for K = 2 weight 1 is sigmoid(logit), the paper's mask σ.
         weights = F.pad(logits[:, : K - 1], (0, 0, 0, 0, 0, 1)).softmax(dim=1).unsqueeze(2)  # (B, K, 1, H, W)
         return Decoded((weights * components).sum(dim=1), components, weights)
