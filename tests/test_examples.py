@@ -13,12 +13,14 @@ ARGUMENTS = {
     "diffusers_autoencoder_kl.py": ["1"],
     "onnx_decode.py": ["run/export", "samples.png"],
     "pythae_model.py": ["1"],
+    "sklearn_anomalies.py": ["1"],
     "split_any_vae.py": ["1"],
 }
 LEAVES = {
     "diffusers_autoencoder_kl.py": "runs/kl-split/metrics.json",
     "onnx_decode.py": "samples.png",
     "pythae_model.py": "runs/pythae/report.html",
+    "sklearn_anomalies.py": "anomalies.png",
     "split_any_vae.py": "runs/own-split/metrics.json",
 }
 NEEDS = {"diffusers_autoencoder_kl.py": "diffusers", "onnx_decode.py": "onnxruntime", "pythae_model.py": "pythae"}

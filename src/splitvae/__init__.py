@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from splitvae.densities.second_stage import SecondStageVAE as SecondStageVAE
     from splitvae.errors import InputError as InputError
     from splitvae.errors import SplitVAEError as SplitVAEError
+    from splitvae.estimator import SplitVAEEstimator as SplitVAEEstimator
     from splitvae.evaluation.compare import compare as compare
     from splitvae.evaluation.evaluate import evaluate as evaluate
     from splitvae.evaluation.verify import verify as verify
@@ -49,6 +50,7 @@ _HOME = {
     "SecondStageVAE": "splitvae.densities.second_stage",
     "InputError": "splitvae.errors",
     "SplitVAEError": "splitvae.errors",
+    "SplitVAEEstimator": "splitvae.estimator",
     "compare": "splitvae.evaluation.compare",
     "evaluate": "splitvae.evaluation.evaluate",
     "verify": "splitvae.evaluation.verify",
