@@ -139,6 +139,12 @@ class Run:
         """``summary.json``: steps, images seen, time, and mse, KL, γ and inactive latents at the end."""
         return read_json(self.path / "summary.json", f"{self.path} is not finished")
 
+    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+        """Upload model, densities, metrics and a card to "user/name" on the hub, see ``splitvae.hub.push_to_hub``."""
+        from splitvae.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, private, token)
+
     def log(self) -> list[dict[str, Any]]:
         """The lines of ``log.jsonl``; one that a kill cut off is passed over."""
         where, lines = self.path / "log.jsonl", []

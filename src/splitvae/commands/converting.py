@@ -1,4 +1,4 @@
-"""Commands between this and other programs: convert, export."""
+"""Commands between this and other programs: convert, export, push."""
 
 import hashlib
 from pathlib import Path
@@ -46,6 +46,23 @@ def keras(
         f"components, {sum(p.numel() for p in model.parameters()):,} parameters\n"
         f"next: splitvae sample {run.path} --out samples.png"
     )
+
+
+@app.command(help_epilogue="Example: splitvae push runs/mnist me/mnist-split-vae --private")
+def push(run: Path, name: str, *, private: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """Upload a run's model to the Hugging Face hub: with a card, its densities, metrics and a picture of samples.
+
+    The token is that of HF_TOKEN, or of `hf auth login`. `evaluate` the run first: the card shows what was measured,
+    and how. In Python, load_model("user/name") has it back.
+
+    Args:
+        run: A run directory.
+        name: user/name; files of a repository that is there already are replaced.
+        private: Make the repository a private one.
+    """
+    from splitvae.hub import push_to_hub
+
+    print(push_to_hub(run, name, private))
 
 
 @app.command(help_epilogue="Example: splitvae export runs/digits --format onnx")
