@@ -140,8 +140,9 @@ class TrainConfig:
     """Epochs between models kept in snapshots/ for figures along the training; 0 = none."""
     log_every: Annotated[int, RECORDS] = 50
     """Steps between lines in log.jsonl."""
-    tracker: Annotated[Literal["none", "tensorboard"], RECORDS] = "none"
-    """Where accelerate sends the log as well."""
+    tracker: Annotated[Literal["none", "tensorboard", "wandb", "mlflow"], RECORDS] = "none"
+    """Where accelerate sends the log as well; each needs its extra: pip install "splitvae[wandb]". Account and server
+    are set by the tracker's own variables, such as WANDB_MODE or MLFLOW_TRACKING_URI."""
     quiet: Annotated[bool, RECORDS] = False
     """Print nothing but errors."""
 

@@ -34,7 +34,7 @@ from splitvae.training.checkpoint import TrainingState, load_latest
 from splitvae.training.ema import update_average
 from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
 from splitvae.training.precision import choose_precision
-from splitvae.training.progress import Reporter
+from splitvae.training.progress import Reporter, start_tracker
 from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
 from splitvae.training.schedule import Plateau, learning_rate
 from splitvae.training.sync_norm import synchronise
@@ -184,7 +184,7 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     model = accelerator.prepare(torch.compile(bare) if config.compile else bare)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     if config.tracker != "none":
-        accelerator.init_trackers("splitvae", {k: v for k, v in config.to_dict().items() if v is not None})
+        start_tracker(accelerator, config, run.path.name)
         reporter.also = accelerator.log
     reporter.say(*opening_lines(run, config, bare, cache, accelerator, bf16, found))
 

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from splitvae.config import TrainConfig
+from splitvae.errors import SplitVAEError
 from splitvae.files import replacing
 
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
@@ -148,3 +150,20 @@ def _drop_lines_after(log: Path, start: int) -> None:
     if len(kept) < len(lines):
         with replacing(log) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def start_tracker(accelerator: Accelerator, config: TrainConfig, name: str) -> None:
+    """Open the tracker's project "splitvae" with a run of this name.
+
+    Raises:
+        SplitVAEError: it has no account, no server, or no place to write to.
+    """
+    names = {"wandb": {"wandb": {"name": name}}, "mlflow": {"mlflow": {"run_name": name}}}
+    values = {field: value for field, value in config.to_dict().items() if value is not None}
+    try:
+        accelerator.init_trackers("splitvae", values, names.get(config.tracker, {}))
+    except Exception as error:  # each tracker has its own
+        raise SplitVAEError(
+            f"the tracker {config.tracker} does not start: {error}. Set it up by its own variables, such as "
+            "WANDB_MODE=offline or MLFLOW_TRACKING_URI, or leave --tracker out."
+        ) from error
