@@ -153,8 +153,8 @@ class TrainConfig:
                 continue
             if name == "network" and isinstance(self.network, str) and self.network not in get_args(Network):
                 raise InputError(
-                    f"network is '{self.network}': one of your own is to be registered first, with "
-                    f"splitvae.register_network.{nearest(self.network, get_args(Network))}"
+                    f"network is '{self.network}'.{nearest(self.network, get_args(Network))} One of your own is "
+                    "registered first, with splitvae.register_network."
                 )
             _check_type(name, getattr(self, name), hint)
         at_least = {

@@ -34,8 +34,8 @@ def network_class(name: str) -> Any:
         return OTHERS[name]
     if name not in _NETWORKS:
         raise InputError(
-            f"unknown network '{name}': one of your own is to be registered first, with splitvae.register_network."
-            f"{nearest(name, NETWORKS)}"
+            f"unknown network '{name}'.{nearest(name, NETWORKS)} One of your own is registered first, with "
+            "splitvae.register_network."
         )
     module, cls, _ = _NETWORKS[name]
     return getattr(import_module(f"splitvae.models.{module}"), cls)
