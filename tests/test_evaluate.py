@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TINY, pixels
 
-from splitvae import DiagonalGaussian, InputError, Run, SplitVAEError, StandardNormal, evaluate, train
+from splitvae import DiagonalGaussian, InputError, Run, SplitVAE, SplitVAEError, StandardNormal, evaluate, train
 from splitvae.data.loader import fixed_rows, seeded
 from splitvae.densities.fit import fit_density
 from splitvae.densities.store import load_density
@@ -22,6 +22,7 @@ from splitvae.evaluation.latents import diagnose_latents, diagnosis
 from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import decode_outputs, mixed, output_features
+from splitvae.evaluation.split_kind import split_kind, split_of_model
 from splitvae.evaluation.verify import verify
 from splitvae.pictures import to_uint8
 from splitvae.reports.report import write_report
@@ -101,6 +102,17 @@ def test_the_numbers_are_those_of_a_computation_by_hand(run: Path):
     others = extract(cache.images[fixed_rows(cache, "train", 48)[24:]], COLOUR)
     assert result["floor"]["frechet_distance"] == pytest.approx(frechet_from_features(others, test), rel=1e-6)
     assert result["floor"]["frechet_distance_train"] == pytest.approx(frechet_from_features(others, train_), rel=1e-6)
+
+
+def test_the_kind_of_split_is_that_of_the_reconstructed_test_images(run: Path):
+    result, opened = evaluate(run, COLOUR), Run.open(run)
+    x = torch.from_numpy(opened.data.images[opened.data.splits["test"]].copy()).float() / 255
+    with torch.no_grad():
+        decoded = opened.model.decode(opened.model.encode(x).mode())
+    expected = split_kind(decoded.weights, decoded.x_hat)
+    assert result["split"].pop("kind") == expected.pop("kind")
+    assert result["split"] == {name: pytest.approx(value, abs=1e-5) for name, value in expected.items()}
+    assert split_of_model(SplitVAE((1, 16, 16), 4, 1, base_channels=4), torch.zeros(2, 4)) is None
 
 
 def test_a_mix_is_made_of_rows_of_the_components(run: Path):

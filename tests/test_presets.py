@@ -111,6 +111,8 @@ def test_what_does_not_apply_is_refused_and_another_network_drops_the_presets_si
         ({"model": "rae-sn", "penalty_weight": 1.0}, "penalty_weight does not apply to the model rae-sn"),
         ({"model": "rae-l2", "gradient_penalty": "pythae"}, "gradient_penalty does not apply to the model rae-l2"),
         ({"embedding_weight": 1.0}, "embedding_weight does not apply to the model splitvae"),
+        ({"gamma_lr": 10.0}, "gamma_lr needs gamma_rule learned"),
+        ({"lr_halve_every": 10}, "lr_halve_every needs lr_schedule halving"),
         ({"model": "vae", "num_components": 2}, "vae has one component"),
         ({"network": "rae", "embedding_dim": 100}, "embedding_dim does not apply to the network rae"),
     ):

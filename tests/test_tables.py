@@ -11,10 +11,11 @@ from conftest import TINY, pixels
 
 from splitvae import InputError, Run
 from splitvae.presets import PRESETS
-from splitvae.reproduce.claims import claim_notes, claim_plot, claim_rows, summarize_claim
 from splitvae.reproduce.claims import jobs_of as jobs_of_claim
+from splitvae.reproduce.claims import summarize_claim
 from splitvae.reproduce.plan import Planned, carry_out, plan
 from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot, tables_of
+from splitvae.reproduce.render_claims import claim_notes, claim_plot, claim_rows
 from splitvae.reproduce.results import RESULT_KEYS
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
@@ -199,15 +200,11 @@ def test_a_damaged_density_and_a_lost_model_are_made_again(digits: Path, tmp_pat
 
 
 def test_the_lead_is_a_difference_with_its_standard_error():
-    def line(system: str, values: list[float]) -> dict:
-        cell = {"values": values, "train": values}
-        return {"system": system, "output": "x_hat", "density": "gmm", "chosen": True, "cells": {"clean/gmm": cell}}
-
-    found = lead([line("svae", [10.0, 12.0]), line("rae", [15.0, 19.0]), line("ae", [30.0, 30.0])])
+    found = lead({"svae": [10.0, 12.0], "rae": [15.0, 19.0], "ae": [30.0, 30.0]}, [11.0, 13.0])
     error = pytest.approx((1 + 4) ** 0.5)
-    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": error, "x_hat": 6.0}
-    assert lead([line("rae", [1.0])]) is None
-    assert lead([line("svae", [1.0]), line("rae", [1.0, 2.0])])["standard_error"] is None
+    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": error, "x_hat": 5.0}
+    assert lead({"rae": [1.0]}, None) is None
+    assert lead({"svae": [1.0], "rae": [1.0, 2.0]}, None)["standard_error"] is None
 
 
 def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_path: Path, monkeypatch, splitvae):
@@ -282,10 +279,29 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         ("svae", 2), ("svae", 4), ("vae", 2), ("vae", 4),
     ]  # fmt: skip
     assert all(0 <= line["cells"]["inactive"]["mean"] <= line["latent_dim"] for line in latents["lines"])
-    rates = claim("rates", only=["svae"], seeds=1)
-    assert [line["lr"] for line in rates["lines"]] == [5e-4, 1e-3, 2e-3]
-    assert any("TRAINING" in note for note in claim_notes(rates))
-    for result in (components, latents, rates):
+    tuning = claim("tuning", only=["svae", "2s-vae"], seeds=1)
+    trials = [(line["system"], line["changes"]) for line in tuning["lines"]]
+    found = [(system, changes.get("beta", 0)) for system, changes in trials if "lr" not in changes]
+    assert found == [("2s-vae", 0.25), ("2s-vae", 0), ("2s-vae", 4.0), ("svae", 2.0), ("svae", 0), ("svae", 32.0)]
+    assert len(trials) == 8
+    assert "second-stage" in tuning["lines"][0]["cells"]
+    for system in ("svae", "2s-vae"):
+        own = [line for line in tuning["lines"] if line["system"] == system]
+        (best,) = [line for line in own if line["best"]]
+        assert best["to_train"] == min(line["to_train"] for line in own)
+        assert best["cells"][best["density"]]["mean"] == best["to_train"]  # cells are distances to training images
+    assert any("TRAINING" in note for note in claim_notes(tuning))
+
+    # Each by its best trial; for seed 0 the trial itself serves.
+    said.clear()
+    tuned = claim("tuned", only=["svae", "2s-vae"], seeds=2, tuning=tuning)
+    assert sum(line.endswith(": training") for line in said) == 2
+    best = {line["system"]: line["changes"] for line in tuning["lines"] if line["best"]}
+    assert {line["system"]: line["changes"] for line in tuned["lines"]} == best
+    assert all(len(line["score"]) == 2 for line in tuned["lines"])
+    (told,) = [note for note in claim_notes(tuned) if "the best other, 2s-vae" in note]
+    assert "standard error" in told
+    for result in (components, latents, tuning, tuned):
         headings, rows = claim_rows(result)
         assert all(len(row) == len(headings) for row in rows)
         assert claim_plot(result).axes

@@ -36,6 +36,8 @@ OF_MODELS = {
     "penalty_weight": ("rae-gp", "rae-l2"),
     "gradient_penalty": ("rae-gp",),
 }
+# Options that matter with one value of another only.
+NEEDS = {"gamma_lr": ("gamma_rule", "learned"), "lr_halve_every": ("lr_schedule", "halving")}
 
 
 @dataclass(frozen=True)

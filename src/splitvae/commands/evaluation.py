@@ -50,6 +50,7 @@ def evaluate(
     from rich.console import Console
 
     from splitvae.evaluation.evaluate import evaluate as evaluate_run
+    from splitvae.evaluation.split_kind import split_words
     from splitvae.reports.report import write_report
     from splitvae.reports.terminal import evaluation_tables, print_table
     from splitvae.run import Run
@@ -73,6 +74,8 @@ def evaluate(
     for note in result["notes"]:
         console.print(f"note: {note}", soft_wrap=True)
     console.print(result["diagnosis"], soft_wrap=True)
+    if result["split"] is not None:
+        console.print(split_words(result["split"]), soft_wrap=True)
     console.print(f"{opened.path / 'metrics.json'}, {write_report(opened)}", soft_wrap=True)
 
 

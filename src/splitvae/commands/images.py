@@ -177,3 +177,50 @@ def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any
         pictures = {"x": x, **pictures}
     paths = save_images({name: to_uint8(images) for name, images in pictures.items()}, out)
     print(paths[0] if len(paths) == 1 else f"{len(paths)} files in {out}")
+
+
+@app.command(help_epilogue="Example: splitvae compose --digits ylecun/mnist --textures uoft-cs/cifar10 --out bed.npz")
+def compose(
+    *, digits: str, textures: str, out: Path, n: int | None = None, image_size: str = "32", seed: int = 0
+) -> None:
+    """Make a data set whose parts are known: digits in random colours over textures, with the exact masks.
+
+    A test bed for masks and layers. The .npz holds what `train --data` reads (train, test, their labels), train_masks
+    and test_masks (1 = digit, 0 = background), and what the images were made of: train_alpha (0 to 255) and
+    train_background, the same for test.
+
+    Args:
+        digits: A source of grey images.
+        textures: A source of colour images.
+        out: An .npz that does not exist yet.
+        n: Training images; without it as many as there are digits and textures of. All test images are made.
+        image_size: Side in pixels, or height and width (48x80).
+        seed: Decides textures and colours.
+    """
+    if out.suffix.lower() != ".npz":
+        raise InputError(f"cannot write {out.name}: use a name that ends in .npz.")
+    if out.exists():
+        raise InputError(f"{out} exists already; choose another --out.")
+    import numpy as np
+
+    from splitvae.config import parse_size
+    from splitvae.data.cache import prepare
+    from splitvae.data.compose import compose as composed
+    from splitvae.files import replacing
+
+    size, arrays = parse_size(image_size), dict[str, Any]()
+    grey, colour = prepare(digits, size, channels=1, quiet=False), prepare(textures, size, channels=3, quiet=False)
+    for split in ("train", "test"):
+        made = composed(grey, colour, split, n if split == "train" else None, seed)
+        arrays |= {
+            split: made.images.transpose(0, 2, 3, 1),
+            f"{split}_masks": (made.alpha >= 128).astype(np.uint8),
+            f"{split}_alpha": made.alpha,
+            f"{split}_background": made.background.transpose(0, 2, 3, 1),
+        }
+        if made.labels is not None:
+            arrays[f"{split}_labels"] = made.labels
+    H, W = arrays["train"].shape[1:3]
+    with replacing(out) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    print(f"{out}: {len(arrays['train']):,} training and {len(arrays['test']):,} test images of {H}×{W}")

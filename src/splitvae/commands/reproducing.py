@@ -17,7 +17,7 @@ RESULTS = Path("docs/results/runs")  # of a checkout
     "Example: splitvae reproduce table2 --data photos/cifar10 --out table2"
 )
 def reproduce(
-    what: Literal["table1", "table2", "table3", "table4", "latents", "components", "rates"],
+    what: Literal["table1", "table2", "table3", "table4", "latents", "components", "tuning", "tuned"],
     *,
     out: Path,
     on: Literal["mnist", "cifar10", "celeba"] | None = None,
@@ -39,16 +39,17 @@ def reproduce(
     mixes of all, and of 1, 2 … classes joined, from the test images of all; no model takes part.
 
     latents: whether the split permits more of them. components: what the number of Gaussians does to each system.
-    rates: three for every system, judged on training images: a tuning that is the same for all.
+    tuning: as many trials for every system, judged on training images, seed 0 alone. tuned: each by its best trial.
 
     Args:
         what: Which.
         out: A folder: for the runs and the table, or for table2.json and table2.png.
-        on: The data set of latents, components and rates; without it mnist.
+        on: The data set of latents, components, tuning and tuned; without it mnist.
         data: Where the data is; without it the preset's source on the hub.
         scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
         only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, ….
-        seeds: Of training: 0, 1 …; without it 3. For table2 of the random mixes; without it 5.
+        seeds: Of training: 0, 1 …; without it 3, for
+            tuning 1. For table2 of the random mixes; without it 5.
         n: Images on either side of a distance; without it 5,000 for small, else 10,000.
         results: Small files with what is finished; without it docs/results/runs where it exists, else OUT/results.
         dry_run: Tell what would be done, and do nothing.
@@ -71,32 +72,19 @@ def reproduce(
         return
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
-    from splitvae.reproduce import claims, render, tables
-    from splitvae.reproduce.plan import carry_out, plan
+    from splitvae.reproduce import claims, render, render_claims, tables
+    from splitvae.reproduce.plan import Planned, carry_out, plan
 
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
-    seeds = 3 if seeds is None else seeds
+    if seeds is None:
+        seeds = 1 if what == "tuning" else 3
     systems = None if only is None else list(dict.fromkeys(name.strip() for name in only.split(",")))
     if on is not None and what in tables.TABLES:
         raise InputError(f"--on does not apply to {what}, whose data set is {tables.TABLES[what][0]}; leave it out.")
     if only is not None and what == "latents":
         raise InputError("--only does not apply to latents, which is about svae and vae; leave it out.")
     on = on or "mnist"
-    if what in tables.TABLES:
-        jobs, name = tables.jobs_of(what, scale, systems, seeds, n), f"{what}-{scale}"
-    else:
-        jobs, name = claims.jobs_of(what, on, scale, systems, seeds, n), f"{what}-{on}-{scale}"
-    planned = plan(jobs, out, results, extractor)
-    if dry_run:
-        for entry in planned:
-            config = entry.job.config
-            size = f"epochs {config.epochs}, {config.model} on {config.network}"
-            fitted = ", ".join(entry.job.densities)
-            console.print(f"{entry.job.name}: {entry.state}; {size}, densities {fitted}", soft_wrap=True)
-        missing = sum(entry.state != "finished" for entry in planned)
-        console.print(f"{missing} of {len(planned)} to be made; results in {results}, runs in {out}", soft_wrap=True)
-        return
     # The bar counts images of an evaluation; it steps aside for lines, and for training, which has a bar of its own.
     bar = progress_bar(console)
     task = bar.add_task("images", total=None)
@@ -109,18 +97,42 @@ def reproduce(
         bar.start()
         bar.update(task, completed=done, total=total)
 
-    try:
-        found = carry_out(planned, out, results, extractor, data, extractor_weights, device, say, progress, quiet=False)
-    finally:
-        bar.stop()
+    def made(planned: list[Planned]) -> list[dict[str, Any]]:
+        try:
+            return carry_out(
+                planned, out, results, extractor, data, extractor_weights, device, say, progress, quiet=False
+            )
+        finally:
+            bar.stop()
+
+    name = "-".join([what, *([] if what in tables.TABLES else [on]), scale, *(systems or [])])
+    if what in tables.TABLES:
+        planned = plan(tables.jobs_of(what, scale, systems, seeds, n), out, results, extractor)
+    elif what != "tuned":
+        planned = plan(claims.jobs_of(what, on, scale, systems, seeds, n), out, results, extractor)
+    else:  # by the best trials of a tuning, which comes first
+        planned = plan(claims.jobs_of("tuning", on, scale, systems, 1, n), out, results, extractor)
+        if not dry_run or all(entry.state == "finished" for entry in planned):
+            tuning = claims.summarize_claim("tuning", made(planned))
+            planned = plan(claims.jobs_of("tuned", on, scale, systems, seeds, n, tuning), out, results, extractor)
+    if dry_run:
+        for entry in planned:
+            config = entry.job.config
+            size = f"epochs {config.epochs}, {config.model} on {config.network}"
+            fitted = ", ".join(entry.job.densities)
+            console.print(f"{entry.job.name}: {entry.state}; {size}, densities {fitted}", soft_wrap=True)
+        missing = sum(entry.state != "finished" for entry in planned)
+        console.print(f"{missing} of {len(planned)} to be made; results in {results}, runs in {out}", soft_wrap=True)
+        return
+    found = made(planned)
     if what in tables.TABLES:
         result = tables.summarize_table(what, scale, found)
         title, notes = render.table_title(result), render.notes_of(result)
         shown, picture = render.tables_of(result), render.table_plot
     else:
         result = claims.summarize_claim(what, found)
-        title, notes = f"{what}, {on}, {scale}", claims.claim_notes(result)
-        shown, picture = {"": claims.claim_rows(result)}, claims.claim_plot
+        title, notes = f"{what}, {on}, {scale}", render_claims.claim_notes(result)
+        shown, picture = {"": render_claims.claim_rows(result)}, render_claims.claim_plot
     for heading, (headings, rows) in shown.items():
         print_table(console, render.terminal_table(heading or title, headings, rows))
     for note in notes:

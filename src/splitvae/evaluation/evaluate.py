@@ -23,6 +23,7 @@ from splitvae.evaluation.metrics import class_histogram, every_metric, frechet_f
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import decode_outputs, mixed, output_names
 from splitvae.evaluation.protocol import Protocol, Setting, Source, card, sources_of
+from splitvae.evaluation.split_kind import split_of_model
 from splitvae.files import read_json, write_json
 from splitvae.run import Run
 
@@ -67,7 +68,8 @@ def evaluate(
     Returns:
         the content of ``metrics.json``: ``rows``, each with protocol, source, output, seed and a flat dict of floats
         ``metrics``; ``floor``, the same for real training images; ``copies``, how near samples come to training
-        images; ``latents``; ``diagnosis`` in one line; ``card``, the protocol of every number; ``notes``. An earlier
+        images; ``latents``; ``split``, see ``split_kind`` (None = one component); ``diagnosis`` in one line; ``card``,
+        the protocol of every number; ``notes``. An earlier
         file that this one would not replace line by line is kept beside it.
 
     Raises:
@@ -125,6 +127,7 @@ def evaluate(
         "floor": floor,
         "copies": _copies(setting, sources, rows),
         "latents": diagnose_latents(setting.posterior),
+        "split": split_of_model(setting.run.model, setting.posterior.mode()),
         "card": card(setting, sources, chosen_seeds),
         "notes": _notes(setting, sources),
     }

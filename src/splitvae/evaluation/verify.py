@@ -13,6 +13,7 @@ from splitvae.evaluation.evaluate import FORMAT_VERSION, diagnose, measure, meas
 from splitvae.evaluation.features import Extractor
 from splitvae.evaluation.latents import diagnose_latents
 from splitvae.evaluation.protocol import Protocol, Setting, Source, card, sources_of
+from splitvae.evaluation.split_kind import split_of_model
 from splitvae.files import read_json
 from splitvae.run import Run
 
@@ -99,6 +100,10 @@ def verify(
     checks.append(_same("distance", written["distance"], new["distance"]))
     checks += _numbers("floor", written["floor"], measure_floor(setting), tolerance)
     checks += _numbers("latents", written["latents"], diagnose_latents(setting.posterior), tolerance)
+    if written.get("split") is not None:  # there is none in older files, nor of one component
+        before, now = dict(written["split"]), split_of_model(setting.run.model, setting.posterior.mode()) or {}
+        checks.append(_same("split: kind", before.pop("kind", None), now.pop("kind", None)))
+        checks += _numbers("split", before, now, tolerance)
     checks.append(_same("diagnosis", written["diagnosis"], diagnose(written)))
     rows = {_key(row): row["metrics"] for row in written["rows"]}
     for source in found:

@@ -7,7 +7,7 @@ and five minutes.
 
 from typing import Any
 
-from splitvae.config import OF_MODELS, TrainConfig, network_fields
+from splitvae.config import NEEDS, OF_MODELS, TrainConfig, network_fields
 from splitvae.errors import InputError, nearest
 from splitvae.presets.preset import Preset as Preset
 from splitvae.presets.small import SMALL
@@ -34,6 +34,9 @@ def resolve(preset: str | None = None, **changes: Any) -> TrainConfig:
     for option, models in OF_MODELS.items():
         if option in changes and config.model not in models:
             raise InputError(f"{option} does not apply to the model {config.model}; leave it out.")
+    for option, (other, value) in NEEDS.items():
+        if option in changes and getattr(config, other) != value:
+            raise InputError(f"{option} needs {other} {value}, which is {getattr(config, other)}; leave it out.")
     if config.model != "splitvae" and changes.get("num_components", 1) != 1:
         raise InputError(f"{config.model} has one component; use --model splitvae for {config.num_components}.")
     return config

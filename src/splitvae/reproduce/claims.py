@@ -3,29 +3,28 @@
 - "latents": that splitting "permits larger latents" and reduces collapse (section 5): K = 1 and K = 2 at two numbers
   of latents, everything else equal.
 - "components": what the number of Gaussians in the mixture does to each system, fitted on training codes.
-- "rates": three learning rates for every system, judged on the distance to *training* images, which alone the table
-  shows, so that a recipe is frozen before its score on test images is looked at.
+- "tuning": the same number of trials for every system, judged on the distance to *training* images, which alone the
+  table shows, so that a recipe is frozen before its score on test images is looked at.
+- "tuned": each system by its best trial, over several seeds, against test images.
 """
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from splitvae.errors import InputError, nearest
+from splitvae.presets import PRESETS
 from splitvae.presets.systems import SYSTEMS
-from splitvae.reports.columns import symbol
-from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
 from splitvae.reproduce.plan import Scale, one_protocol
 from splitvae.reproduce.results import Job
-from splitvae.reproduce.tables import TABLES
+from splitvae.reproduce.tables import TABLES, lead
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
 
-CLAIMS = ("latents", "components", "rates")
+CLAIMS = ("latents", "components", "tuning", "tuned")
 LATENTS = {"mnist": (16, 32), "fashion-mnist": (16, 32), "cifar10": (128, 200), "celeba": (64, 150)}
 MIXTURES = (1, 10, 20, 50, 100)
-RATES = (5e-4, 1e-3, 2e-3)
 
 
 def jobs_of(
@@ -35,6 +34,7 @@ def jobs_of(
     only: list[str] | None = None,
     seeds: int = 3,
     n: int | None = None,
+    tuning: dict[str, Any] | None = None,
 ) -> list[Job]:
     """What is to be measured.
 
@@ -42,6 +42,7 @@ def jobs_of(
         claim: one of ``CLAIMS``.
         data: a data set of the tables.
         scale, only, seeds, n: as for a table; "latents" is about SplitVAE and its K = 1 alone.
+        tuning: for "tuned", the summary of "tuning".
 
     Raises:
         InputError: an unknown claim, data set or system, or no seeds.
@@ -56,7 +57,30 @@ def jobs_of(
     jobs = jobs_of_table(table, scale, only, seeds, n)
     if claim == "components":
         return [replace(job, mixtures=MIXTURES) for job in jobs]
-    return [changed(job, "lr", rate) for rate in RATES for job in jobs]
+    if tuning is None:
+        return [replace(job, changes=trial, mixtures=_mixtures(job)) for job in jobs for trial in trials(job)]
+    best = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["best"]}
+    return [replace(job, changes=best[job.system], mixtures=_mixtures(job)) for job in jobs]
+
+
+def trials(job: Job) -> list[tuple[tuple[str, Any], ...]]:
+    """Changes to a system's recipe, as many for each: none, twice the rate, less and more of what regularises it.
+
+    That is its β or RAE's embedding weight, a quarter and four times; of an autoencoder, which has neither, the number
+    of latents, half and twice.
+    """
+    config = job.config
+    if config.model == "ae":
+        other: list[tuple[str, Any]] = [("latent_dim", config.latent_dim // 2), ("latent_dim", config.latent_dim * 2)]
+    else:
+        weight = "beta" if config.variational else "embedding_weight"
+        other = [(weight, getattr(config, weight) / 4), (weight, getattr(config, weight) * 4)]
+    return [(), *((change,) for change in (("lr", 2 * config.lr), *other))]
+
+
+def _mixtures(job: Job) -> tuple[int, ...]:
+    """The preset's number of Gaussians, and the largest."""
+    return tuple(sorted({PRESETS[job.preset].densities["gmm"]["n_components"], MIXTURES[-1]}))
 
 
 def changed(job: Job, field: str, value: Any) -> Job:
@@ -69,43 +93,53 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
 
     Returns:
         ``claim``, ``data``, ``scale``, ``distance``, ``floor``, ``images``, ``source``, ``hardware``, and ``lines``,
-        each with ``system``, ``row``, ``output`` (the nearest to training images), ``seeds`` and ``cells``: name →
-        mean, sd over seeds, values. "latents" has a line for each (system, latents), "rates" for each (system, rate).
-        The cells of "rates" are distances to training images.
+        one for each (system, changes to its recipe) with ``system``, ``row``, ``changes``, ``latent_dim``, ``output``
+        and ``density`` (the nearest to training images), ``seeds`` and ``cells``: name → mean, sd over seeds, values.
+        The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest. "tuned"
+        has ``lead``, see ``tables.lead``.
     """
     one_protocol(results)
-    groups: dict[tuple[str, float, int], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for result in results:
-        key = (result["system"], result["config"]["lr"], result["config"]["latent_dim"])
-        groups.setdefault(key, []).append(result)
-    groups = dict(sorted(groups.items(), key=lambda item: (list(SYSTEMS).index(item[0][0]), *item[0][1:])))
-    to = "_train" if claim == "rates" else ""
-    lines = []
-    for (system, rate, latent_dim), own in groups.items():
+        of = {name: result["config"][name] for name in ("latent_dim", "lr", "beta", "embedding_weight")}
+        groups.setdefault((list(SYSTEMS).index(result["system"]), *of.values()), []).append(result)
+    to = "_train" if claim == "tuning" else ""
+    lines: list[dict[str, Any]] = []
+    for _, own in sorted(groups.items()):
+        system, config = own[0]["system"], own[0]["config"]
         outputs = list(dict.fromkeys(row["output"] for row in own[0]["rows"]))
         sources = [row["source"] for row in own[0]["rows"] if row["protocol"] == "clean" and row["output"] == "x_hat"]
-        fitted = [source for source in sources if source not in ("REC", "normal")]
-        best = min(outputs, key=lambda output: min(np.mean(_scores(own, s, output, "_train")) for s in fitted))
-        cells = {source: _spread(_scores(own, source, best, to)) for source in sources}
+        fitted = itertools.product(outputs, (source for source in sources if source not in ("REC", "normal")))
+        nearest_one = {pair: float(np.mean(_scores(own, *pair, "_train"))) for pair in fitted}
+        output, density = min(nearest_one, key=nearest_one.__getitem__)
+        cells = {source: _spread(_scores(own, output, source, to)) for source in sources}
         if claim == "latents":
             cells["inactive"] = _spread([result["latents"]["inactive_by_mean"] for result in own])
             cells["KL"] = _spread([result["latents"]["kl"] for result in own])
             cells["mse"] = _spread([result["training"]["mse"] for result in own])
         lines.append({
-            "system": system, "row": SYSTEMS[system].row, "latent_dim": latent_dim, "lr": rate, "output": best,
-            "seeds": sorted(result["seed"] for result in own), "cells": cells,
+            "system": system, "row": SYSTEMS[system].row, "changes": own[0]["changes"],
+            "latent_dim": config["latent_dim"], "output": output, "density": density,
+            "to_train": nearest_one[output, density], "seeds": sorted(result["seed"] for result in own),
+            "cells": cells, "score": _scores(own, output, density), "score_of_x_hat": _scores(own, "x_hat", density),
         })  # fmt: skip
+    for line in lines:
+        own_lines = [other for other in lines if other["system"] == line["system"]]
+        line["best"] = line["to_train"] == min(other["to_train"] for other in own_lines)
+    scores = {line["system"]: line["score"] for line in lines}
+    x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == "svae"), None)
     first = results[0]
     return {
         "claim": claim, "data": first["data"], "scale": first["scale"], "distance": first["distance"],
         "floor": float(np.mean([result["floor"]["frechet_distance"] for result in results])),
         "images": first["card"]["generated_images"], "source": first["card"]["source"],
         "hardware": sorted({result["hardware"] for result in results}), "lines": lines, "notes": first["notes"],
+        "lead": lead(scores, x_hat) if claim == "tuned" else None,
     }  # fmt: skip
 
 
-def _scores(results: list[dict[str, Any]], source: str, output: str, to: str = "") -> list[float]:
-    """Clean Fréchet distances of one source and output, one for each seed; ``to`` "_train" = to training images."""
+def _scores(results: list[dict[str, Any]], output: str, source: str, to: str = "") -> list[float]:
+    """Clean Fréchet distances of one output and source, one for each seed; ``to`` "_train" = to training images."""
     return [
         row["metrics"][f"frechet_distance{to}"]
         for result in results
@@ -117,88 +151,3 @@ def _scores(results: list[dict[str, Any]], source: str, output: str, to: str = "
 def _spread(values: list[float]) -> dict[str, Any]:
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "sd": sd, "values": values}
-
-
-def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """(headings, rows) of a claim's table."""
-    names = list(dict.fromkeys(name for line in result["lines"] for name in line["cells"]))
-    titles = {"normal": "N(0, I)", **{f"gmm-{k}": f"{k} Gaussian{'s' * (k > 1)}" for k in MIXTURES}, "gmm": "GMM"}
-    titles |= {"gaussian": "1 Gaussian", "second-stage": "2nd stage"}
-    second = "lr" if result["claim"] == "rates" else "latent_dim"
-    headings = [
-        "system",
-        {"lr": "rate", "latent_dim": "latents"}[second],
-        "output",
-        *(titles.get(name, name) for name in names),
-    ]
-    digits = {"mse": 4, "inactive": 1, "KL": 1}
-    usual = 2 if result["floor"] < 1 else 1
-    rows = []
-    for line in result["lines"]:
-        cells = []
-        for name in names:
-            cell, places = line["cells"].get(name), digits.get(name, usual)
-            told = "–" if cell is None else f"{cell['mean']:.{places}f}"
-            cells.append(told + (f" ± {cell['sd']:.{places}f}" if cell and cell["sd"] is not None else ""))
-        rows.append([line["row"], f"{line[second]:g}", symbol(line["output"]), *cells])
-    return headings, rows
-
-
-def claim_notes(result: dict[str, Any]) -> list[str]:
-    """What a reader must know."""
-    seeds = sorted({seed for line in result["lines"] for seed in line["seeds"]})
-    against = "to as many TRAINING images" if result["claim"] == "rates" else "to test images"
-    return [
-        f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']} {against}, "
-        f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
-        f"floor {result['floor']:.1f}",
-        "output: the nearest to training images",
-        f"on {', '.join(result['hardware'])}",
-        *result["notes"],
-    ]
-
-
-def claim_plot(result: dict[str, Any]) -> Figure:
-    """The distance over the number of Gaussians, or over the number of latents with those that are inactive."""
-    colours = [GREEN, BLUE, VERMILLION, ORANGE, PURPLE, BLACK]
-    if result["claim"] == "components":
-        figure, (axes,) = new_plot(6.4, 4.0)
-        for i, line in enumerate(result["lines"]):
-            cells = [line["cells"][f"gmm-{k}"] for k in MIXTURES]
-            style: dict[str, Any] = {"color": colours[i % 6], "linestyle": ["-", "--"][i // 6 % 2], "marker": "o"}
-            means, spread = [cell["mean"] for cell in cells], [cell["sd"] or 0.0 for cell in cells]
-            axes.errorbar(MIXTURES, means, spread, label=line["row"], capsize=2, linewidth=1.2, markersize=4, **style)
-        axes.set_xscale("log")
-        axes.set_xticks(MIXTURES, [str(k) for k in MIXTURES])
-        axes.minorticks_off()
-        axes.set_xlabel("Gaussians in the mixture")
-        axes.set_ylabel(result["distance"])
-        axes.legend(fontsize=7, frameon=False)
-        return figure
-    if result["claim"] == "rates":
-        figure, (axes,) = new_plot(6.4, 4.0)
-        for i, system in enumerate(dict.fromkeys(line["system"] for line in result["lines"])):
-            own = [line for line in result["lines"] if line["system"] == system]
-            means = [line["cells"][SYSTEMS[system].density]["mean"] for line in own]
-            style = {"color": colours[i % 6], "linestyle": ["-", "--"][i // 6 % 2], "marker": "o"}
-            axes.plot([line["lr"] for line in own], means, label=own[0]["row"], **style)
-        axes.set_xscale("log")
-        axes.set_xlabel("learning rate")
-        axes.set_ylabel(f"{result['distance']} to training images")
-        axes.legend(fontsize=7, frameon=False)
-        return figure
-    figure, (inactive, distance) = new_plot(8.0, 3.6, columns=2)
-    for i, system in enumerate(dict.fromkeys(line["system"] for line in result["lines"])):
-        own = [line for line in result["lines"] if line["system"] == system]
-        latents = [line["latent_dim"] for line in own]
-        for axes, name in ((inactive, "inactive"), (distance, "gmm")):
-            cells = [line["cells"][name] for line in own]
-            means, spread = [cell["mean"] for cell in cells], [cell["sd"] or 0.0 for cell in cells]
-            axes.errorbar(latents, means, spread, color=colours[i], marker="o", capsize=3, label=own[0]["row"])
-            axes.set_xticks(latents)
-            axes.set_xlabel("latents")
-            axes.set_ylim(bottom=0)
-    inactive.set_title("inactive latents", fontsize=10, loc="left")
-    distance.set_title(f"{result['distance']}, mixture on training codes", fontsize=10, loc="left")
-    inactive.legend(fontsize=8, frameon=False)
-    return figure

@@ -101,7 +101,7 @@ def notes_of(result: dict[str, Any]) -> list[str]:
         "Gaussians in GMM: " + "; ".join(f"{k} for {', '.join(rows)}" for k, rows in sorted(gaussians.items())),
         "* the output nearest to training images, from which the system's score is read; only SplitVAE has a choice",
         f"trained on {', '.join(result['hardware'])}",
-        *_lead(result["lead"], result["distance"]),
+        *lead_notes(result["lead"], result["distance"]),
         "published: GEN → last column of the paper; ? = recalled, not verified. Theirs and ours differ in more than "
         "the extractor, see the cards of the presets",
     ]
@@ -122,7 +122,8 @@ def notes_of(result: dict[str, Any]) -> list[str]:
     return notes + list(dict.fromkeys(doubts)) + result["notes"]
 
 
-def _lead(lead: dict[str, Any] | None, distance: str) -> list[str]:
+def lead_notes(lead: dict[str, Any] | None, distance: str) -> list[str]:
+    """How far SplitVAE is ahead, in words; nothing where there is nothing to compare."""
     if lead is None:
         return []
     by, error = lead["difference"], lead["standard_error"]

@@ -52,8 +52,8 @@ class Job:
         seed: of training, densities and samples.
         n: images on either side of a distance.
         changes: fields of the recipe that are not the preset's, for a claim of the paper.
-        mixtures: numbers of Gaussians; where given, these mixtures are fitted instead of the preset's densities, and
-            the clean protocol alone is measured.
+        mixtures: numbers of Gaussians; where given, these mixtures are fitted instead of the preset's, and the clean
+            protocol alone is measured.
     """
 
     data: str
@@ -89,9 +89,10 @@ class Job:
     def densities(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Name → (kind, options) of what is fitted on the training codes: the preset's, and for autoencoders without
         noise one Gaussian, because N(0, I) is nothing that they were trained for."""
-        if self.mixtures:
-            return {f"gmm-{k}": ("gmm", {"n_components": k}) for k in self.mixtures}
         found = {kind: (kind, options) for kind, options in PRESETS[self.preset].densities.items()}
+        if self.mixtures:
+            mixtures = {f"gmm-{k}": ("gmm", {"n_components": k}) for k in self.mixtures}
+            return mixtures | {name: density for name, density in found.items() if name != "gmm"}
         return found if self.config.variational else {"gaussian": ("gmm", {"n_components": 1}), **found}
 
     @property
@@ -257,6 +258,7 @@ def _record(job: Job, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
         "rows": metrics["rows"],
         "floor": metrics["floor"],
         "copies": metrics["copies"],
+        "split": metrics["split"],
         "diagnosis": metrics["diagnosis"],
         "notes": metrics["notes"],
         "card": {k: v for k, v in metrics["card"].items() if k not in ("densities", "machine", "sources", "protocols")},

@@ -83,9 +83,17 @@ def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> 
     return {
         "table": table, "scale": scale, "data": data, "distance": results[0]["distance"],
         "floor": float(np.mean(floors)), "images": card["generated_images"], "source": card["source"],
-        "hardware": hardware, "lines": lines, "lead": lead(lines), "signature": card["signature"],
+        "hardware": hardware, "lines": lines, "lead": _lead(lines), "signature": card["signature"],
         "notes": results[0]["notes"],
     }  # fmt: skip
+
+
+def _lead(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+    def values(line: dict[str, Any]) -> list[float]:
+        return list(line["cells"][f"clean/{line['density']}"]["values"])
+
+    x_hat = next((values(line) for line in lines if (line["system"], line["output"]) == ("svae", "x_hat")), None)
+    return lead({line["system"]: values(line) for line in lines if line["chosen"]}, x_hat)
 
 
 def _line(data: str, number: int, system: str, output: str, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -134,28 +142,28 @@ def headline(line: dict[str, Any], to: Literal["values", "train"] = "values") ->
     return float(np.mean(line["cells"][f"clean/{line['density']}"][to]))
 
 
-def lead(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """SplitVAE with its mixture against the best other system, in the clean protocol.
+def lead(scores: dict[str, list[float]], x_hat: list[float] | None) -> dict[str, Any] | None:
+    """SplitVAE's fitted density against the best other system's, in the clean protocol.
+
+    Args:
+        scores: system → distances to test images, one for each training seed, of the output nearest to training images.
+        x_hat: SplitVAE's, by x̂ alone, because it has four outputs to choose from and the others one.
 
     Returns:
         ``best_other``; ``difference``: its mean distance minus SplitVAE's, positive = SplitVAE is ahead;
         ``standard_error`` of the difference over training seeds, None where one of them has a single seed; ``x_hat``:
-        the difference by x̂ alone, because SplitVAE has four outputs to choose from and the others one. None where
-        there is nothing to compare.
+        the difference by x̂ alone. None where there is nothing to compare.
     """
-    chosen = {line["system"]: line for line in lines if line["chosen"]}
-    others = [line for system, line in chosen.items() if system != "svae"]
-    if "svae" not in chosen or not others:
+    others = {system: values for system, values in scores.items() if system != "svae"}
+    if "svae" not in scores or not others:
         return None
-    best, own = min(others, key=headline), chosen["svae"]
-    pair = [line["cells"][f"clean/{line['density']}"]["values"] for line in (best, own)]
+    best, own = min(others, key=lambda system: float(np.mean(others[system]))), scores["svae"]
     error = None
-    if min(map(len, pair)) > 1:
-        error = math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in pair))
-    blend = next((line for line in lines if line["system"] == "svae" and line["output"] == "x_hat"), None)
+    if min(len(own), len(others[best])) > 1:
+        error = math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in (others[best], own)))
     return {
-        "best_other": best["system"],
-        "difference": headline(best) - headline(own),
+        "best_other": best,
+        "difference": float(np.mean(others[best]) - np.mean(own)),
         "standard_error": error,
-        "x_hat": None if blend is None else headline(best) - headline(blend),
+        "x_hat": None if x_hat is None else float(np.mean(others[best]) - np.mean(x_hat)),
     }

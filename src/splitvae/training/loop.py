@@ -22,7 +22,7 @@ from splitvae.codes import refuse_other_images
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
-from splitvae.device import hardware
+from splitvae.device import hardware, keep_freed_memory
 from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
@@ -154,6 +154,8 @@ def _machine(config: TrainConfig, accelerator: Accelerator, before: dict[str, An
 def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelerator, bf16: bool) -> None:
     """Train until ``config.epochs`` are done, from the newest state in the run if there is one."""
     device, main = accelerator.device, accelerator.is_main_process
+    if device.type == "cpu":
+        keep_freed_memory()
 
     # Data: a batch is the global one; this process and micro-batch takes its part of it.
     loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip)

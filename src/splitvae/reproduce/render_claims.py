@@ -1,0 +1,140 @@
+"""The claims and the tuning in words and as pictures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from splitvae.presets.systems import SYSTEMS
+from splitvae.reports.columns import symbol
+from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
+from splitvae.reproduce.claims import MIXTURES
+from splitvae.reproduce.render import lead_notes
+
+COLOURS = [GREEN, BLUE, VERMILLION, ORANGE, PURPLE, BLACK]
+TITLES = {
+    "normal": "N(0, I)", "gaussian": "1 Gaussian", "gmm": "GMM", "second-stage": "2nd stage",
+    **{f"gmm-{k}": f"{k} Gaussian{'s' * (k > 1)}" for k in MIXTURES},
+}  # fmt: skip
+
+
+def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """(headings, rows) of a claim's table; of a tuning each system's best trial is marked."""
+    names = list(dict.fromkeys(name for line in result["lines"] for name in line["cells"]))
+    of_recipes = result["claim"] in ("tuning", "tuned")
+    digits = {"mse": 4, "inactive": 1, "KL": 1}
+    usual = 2 if result["floor"] < 1 else 1
+    rows = []
+    for line in result["lines"]:
+        cells = []
+        for name in names:
+            cell, places = line["cells"].get(name), digits.get(name, usual)
+            told = "–" if cell is None else f"{cell['mean']:.{places}f}"
+            told += f" ± {cell['sd']:.{places}f}" if cell and cell["sd"] is not None else ""
+            cells.append(told + " *" * (of_recipes and line["best"] and name == line["density"]))
+        rows.append(
+            [line["row"], trial(line) if of_recipes else str(line["latent_dim"]), symbol(line["output"]), *cells]
+        )
+    return [
+        "system",
+        "recipe" if of_recipes else "latents",
+        "output",
+        *(TITLES.get(name, name) for name in names),
+    ], rows
+
+
+def trial(line: dict[str, Any]) -> str:
+    """What was changed in the recipe."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in line["changes"].items()) or "as it is"
+
+
+def claim_notes(result: dict[str, Any]) -> list[str]:
+    """What a reader must know."""
+    seeds = sorted({seed for line in result["lines"] for seed in line["seeds"]})
+    tuning = result["claim"] == "tuning"
+    against = "to as many TRAINING images" if tuning else "to test images"
+    return [
+        f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']} {against}, "
+        f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
+        f"floor {result['floor']:.1f}",
+        "output: the nearest to training images",
+        *(["* the system's best trial, with the density that reached it"] if tuning else []),
+        *(["* the density nearest to training images"] if result["claim"] == "tuned" else []),
+        *lead_notes(result["lead"], result["distance"]),
+        f"on {', '.join(result['hardware'])}",
+        *result["notes"],
+    ]
+
+
+def claim_plot(result: dict[str, Any]) -> Figure:
+    """The distance over the number of Gaussians, the trials, or the latents with those that are inactive."""
+    return {"components": _components, "latents": _latents, "tuning": _tuning, "tuned": _tuned}[result["claim"]](result)
+
+
+def _components(result: dict[str, Any]) -> Figure:
+    figure, (axes,) = new_plot(6.4, 4.0)
+    counts = [int(name.removeprefix("gmm-")) for name in result["lines"][0]["cells"] if name.startswith("gmm-")]
+    for i, line in enumerate(result["lines"]):
+        cells = [line["cells"][f"gmm-{k}"] for k in counts]
+        style: dict[str, Any] = {"color": COLOURS[i % 6], "linestyle": ["-", "--"][i // 6 % 2], "marker": "o"}
+        means, spread = [cell["mean"] for cell in cells], [cell["sd"] or 0.0 for cell in cells]
+        axes.errorbar(counts, means, spread, label=line["row"], capsize=2, linewidth=1.2, markersize=4, **style)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [str(k) for k in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("Gaussians in the mixture")
+    axes.set_ylabel(result["distance"])
+    axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _tuning(result: dict[str, Any]) -> Figure:
+    """One row for each system, one point for each of its trials, the best one filled."""
+    systems = list(dict.fromkeys(line["system"] for line in result["lines"]))
+    figure, (axes,) = new_plot(7.0, 0.42 * len(systems) + 1.2)
+    for line in result["lines"]:
+        row, fill = systems.index(line["system"]), BLUE if line["best"] else "none"
+        axes.plot(line["to_train"], row, "o", color=BLUE, markersize=7, markerfacecolor=fill)
+        if line["best"]:
+            axes.annotate(trial(line), (line["to_train"], row), (0, 6), textcoords="offset points", fontsize=7)
+    axes.set_yticks(range(len(systems)), [SYSTEMS[system].row for system in systems])
+    axes.set_ylim(len(systems) - 0.5, -0.7)
+    distances = [line["to_train"] for line in result["lines"]]
+    if max(distances) > 10 * min(distances):
+        axes.set_xscale("log")
+    axes.set_xlabel(f"{result['distance']} to training images, best density")
+    return figure
+
+
+def _tuned(result: dict[str, Any]) -> Figure:
+    """One row for each system, nearest first."""
+    lines = sorted(result["lines"], key=lambda line: float(np.mean(line["score"])))
+    figure, (axes,) = new_plot(7.0, 0.42 * len(lines) + 1.2)
+    for row, line in enumerate(lines):
+        cell = line["cells"][line["density"]]
+        colour = GREEN if line["system"] == "svae" else BLUE
+        axes.errorbar(cell["mean"], row, xerr=cell["sd"], color=colour, marker="o", markersize=6, capsize=3)
+        axes.annotate(f"{cell['mean']:.3g}", (cell["mean"], row), (0, 7), textcoords="offset points", fontsize=7)
+    axes.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(lines)), [line["row"] for line in lines])
+    axes.set_ylim(len(lines) - 0.5, -0.7)
+    axes.set_xlabel(f"{result['distance']}, mean ± sd; dotted: floor")
+    return figure
+
+
+def _latents(result: dict[str, Any]) -> Figure:
+    figure, (inactive, distance) = new_plot(8.0, 3.6, columns=2)
+    for i, system in enumerate(dict.fromkeys(line["system"] for line in result["lines"])):
+        own = [line for line in result["lines"] if line["system"] == system]
+        latents = [line["latent_dim"] for line in own]
+        for axes, name in ((inactive, "inactive"), (distance, "gmm")):
+            cells = [line["cells"][name] for line in own]
+            means, spread = [cell["mean"] for cell in cells], [cell["sd"] or 0.0 for cell in cells]
+            axes.errorbar(latents, means, spread, color=COLOURS[i], marker="o", capsize=3, label=own[0]["row"])
+            axes.set_xticks(latents)
+            axes.set_xlabel("latents")
+            axes.set_ylim(bottom=0)
+    inactive.set_title("inactive latents", fontsize=10, loc="left")
+    distance.set_title(f"{result['distance']}, mixture on training codes", fontsize=10, loc="left")
+    inactive.legend(fontsize=8, frameon=False)
+    return figure
