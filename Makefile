@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo packaged-model test test-all lint docs clean
 
 demo: .venv/.installed
 	$(BIN)/splitvae train digits --out $(DEMO) --overwrite
@@ -14,6 +14,14 @@ demo: .venv/.installed
 	@echo
 	@echo "Look at $(DEMO)/samples.png (64 new digits) and at $(DEMO)/decomposition.png: test digits, the mask σ,"
 	@echo "the two images that it blends, and the blend. Next: $(BIN)/splitvae train --data FOLDER --out runs/mine"
+
+# The model inside the package; MNIST=FOLDER names a copy of the data set, without it the hub's is fetched.
+packaged-model: .venv/.installed
+	$(BIN)/splitvae train mnist-small $(if $(MNIST),--data $(MNIST)) --beta 2 --precision fp32 --out runs/packaged
+	$(BIN)/splitvae fit runs/packaged --density gmm
+	$(BIN)/splitvae fit runs/packaged --density gmm-per-class --n-components 3
+	$(BIN)/splitvae evaluate runs/packaged --extractor mnist-classifier
+	$(BIN)/python -m splitvae.packaged.pack runs/packaged
 
 test: lint
 	$(BIN)/python -m pytest --durations=10

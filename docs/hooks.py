@@ -8,8 +8,8 @@ from rich.console import Console
 
 INTRODUCTION = """# Commands
 
-What `--help` prints, written down by the code itself when this site was built. Every command takes `--debug` for the
-traceback of an error.
+What `--help` prints, written down by the code itself when this site was built. Every command takes `--quiet`, to print
+nothing but errors, and `--debug` for the traceback of one.
 """
 
 

@@ -217,8 +217,8 @@ def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_pa
     assert [file.name.split("-seed")[0] for file in (tmp_path / "runs" / "results").iterdir()] == ["mnist-small"]
     status, out, err = splitvae("reproduce", "table1", "--only", "svae", *options)
     assert (status, err) == (0, "")
-    assert (tmp_path / "runs" / "table1-small.md").exists()
-    assert (tmp_path / "runs" / "table1-small.png").exists()
+    assert (tmp_path / "runs" / "table1-small-svae.md").exists()
+    assert (tmp_path / "runs" / "table1-small-svae.png").exists()
     assert "SplitVAE" in out
     assert Run.open(tmp_path / "runs" / "mnist-small-seed0").summary["epochs"] == 1
 

@@ -8,8 +8,11 @@ def main() -> None:
     """Run the command line and exit with its status."""
     # Quiet the libraries below before any of them is imported; they print at import time.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from splitvae.cli import run
-
+    try:
+        from splitvae.cli import run
+    except KeyboardInterrupt:
+        print("splitvae: interrupted; nothing was lost.", file=sys.stderr)
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))
 
 

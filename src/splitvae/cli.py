@@ -7,6 +7,8 @@ input, 1 for a failure on the way, 130 and 143 after signals; a traceback only w
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from cyclopts import CycloptsError
 
@@ -17,6 +19,7 @@ from splitvae.commands import images as images
 from splitvae.commands import reports as reports
 from splitvae.commands import reproducing as reproducing
 from splitvae.commands import scoring as scoring
+from splitvae.commands import serving as serving
 from splitvae.commands import training as training
 from splitvae.commands.app import app
 from splitvae.errors import InputError, Interrupted, SplitVAEError
@@ -25,10 +28,13 @@ from splitvae.errors import InputError, Interrupted, SplitVAEError
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit status."""
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    quiet = "--quiet" in arguments and arguments[0] != "train"  # which has an option of that name, kept in the record
+    taken = {"--debug", "--quiet"} if quiet else {"--debug"}
+    arguments = [argument for argument in arguments if argument not in taken]
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(arguments, print_error=False, exit_on_error=False)
+        with _silence() if quiet else nullcontext():
+            app(arguments, print_error=False, exit_on_error=False)
         return 0
     except SplitVAEError as error:
         if os.environ.get("RANK", "0") != "0" and isinstance(error, InputError):
@@ -50,6 +56,14 @@ def run(arguments: list[str]) -> int:
         message, status = f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1
     print("splitvae: " + " ".join(message.split()), file=sys.stderr)
     return status
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing is printed inside the block but errors, and no bars are drawn."""
+    os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -1,7 +1,9 @@
 """Images as people see them: rounding to uint8, grids, the rows of the paper's figures 1 to 4, PNG and .npz files."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -70,6 +72,24 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a PNG, atomically."""
     with replacing(path) as temporary:
         picture.save(temporary, format="PNG")
+
+
+def animation(frames: np.ndarray, form: Literal["gif", "png"] = "gif", seconds: float = 3.0, zoom: int = 1) -> bytes:
+    """An endless animation, forth and back, as the bytes of a GIF or an animated PNG.
+
+    Args:
+        frames: (N, C, H, W) uint8 with C 1 or 3.
+        form: "gif" is shown everywhere and has 256 colours; "png" is exact.
+        seconds: from the first frame to the last.
+        zoom: whole-number enlargement.
+    """
+    pixels = frames.repeat(zoom, axis=2).repeat(zoom, axis=3).transpose(0, 2, 3, 1)
+    tiles = [Image.fromarray(tile[..., 0] if tile.shape[-1] == 1 else tile) for tile in pixels]
+    tiles += tiles[-2:0:-1]
+    buffer = io.BytesIO()
+    duration = max(20, round(1000 * seconds / len(frames)))
+    tiles[0].save(buffer, form, save_all=True, append_images=tiles[1:], duration=duration, loop=0)
+    return buffer.getvalue()
 
 
 def save_images(rows: dict[str, np.ndarray], out: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """The app of the command line, and what several commands share."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cyclopts import App, Group, Parameter
 
@@ -18,8 +18,23 @@ app = App(
     result_action="return_value",
     default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,
-    help_epilogue="Add --debug to any command for a traceback instead of the one-line error.",
+    help_epilogue="With any command: --quiet prints nothing but errors, --debug a traceback instead of the one-line "
+    "error.",
 )
+
+
+@app.command(
+    help_epilogue="Example: splitvae completion bash > ~/.local/share/bash-completion/completions/splitvae\n\n"
+    "Example: splitvae completion zsh > ~/.zfunc/_splitvae\n\n"
+    "Example: splitvae completion fish > ~/.config/fish/completions/splitvae.fish"
+)
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
+    """Print the script that completes commands, options and their values in a shell.
+
+    Args:
+        shell: Which one.
+    """
+    print(app.generate_completion(prog_name="splitvae", shell=shell))
 
 
 def progress_bar(console: Any) -> Any:

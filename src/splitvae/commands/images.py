@@ -1,12 +1,12 @@
 """Commands that make or take apart images, and the codes of images: sample, decompose, encode."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from splitvae.commands.app import app, existing, preparation
 from splitvae.errors import InputError
 
+Route = Literal["line", "great-circle"]
 Output = Literal["x_hat", "components", "mask", "mix", "all"]
 
 
@@ -16,30 +16,36 @@ def check_out(out: Path) -> None:
         raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
 
 
-@app.command(help_epilogue="Example: splitvae sample runs/digits --n 64 --out samples.png")
+@app.command(
+    help_epilogue="Example: splitvae sample --n 16 --out samples.png\n\n"
+    "Example: splitvae sample runs/digits --n 64 --density gmm --out samples.png"
+)
 def sample(
-    run: Path,
+    run: Path | None = None,
     *,
     n: int = 64,
     out: Path,
     output: Output = "x_hat",
-    density: str = "normal",
+    density: str | None = None,
     label: int | None = None,
     temperature: float = 1.0,
     seed: int = 0,
+    device: str | None = None,
 ) -> None:
     """Generate images.
 
     Args:
-        run: A run directory, or a saved model.
+        run: A run directory, or a saved model; without it the small MNIST model that comes with splitvae.
         n: Number of images.
         out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
         output: x_hat, the blend; components, the images that it blends; mask; mix, one random component per image;
             all, the rows of the paper's figures 1 to 4.
-        density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`.
+        density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`. Without
+            it normal, for the packaged model its gmm-per-class.
         label: The class to draw, from a class-wise density.
         temperature: Scales the standard deviation of the density; below 1 samples are more typical.
         seed: The same seed gives the same images.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
@@ -49,13 +55,18 @@ def sample(
     import torch
 
     from splitvae.densities.store import load_density
+    from splitvae.device import pick_device
     from splitvae.models.pretrained import load_model
+    from splitvae.packaged import DENSITY, packaged_run
 
-    model = load_model(existing(run))
+    path = packaged_run().path if run is None else existing(run)
+    density = density or (DENSITY if run is None else "normal")
+    model = load_model(path).to(pick_device(device))
     generator = torch.Generator().manual_seed(seed)
-    source, record = load_density(density, run, model.latent_dim)
+    source, record = load_density(density, path, model.latent_dim)
     if label is not None and record["class"] != "ClasswiseGaussianMixture":
-        raise InputError(f"--label needs a class-wise density: splitvae fit {run} --density gmm-per-class")
+        remedy = "--density gmm-per-class" if run is None else f"splitvae fit {run} --density gmm-per-class"
+        raise InputError(f"--label needs a class-wise density: {remedy}")
     chosen = {} if label is None else {"label": label}
     z = source.sample(n, generator=generator, temperature=temperature, **chosen)
     _write_decoded(model, z, output, out, generator)
@@ -70,6 +81,7 @@ def decompose(
     n: int = 10,
     output: Output = "all",
     data: str | None = None,
+    device: str | None = None,
 ) -> None:
     """Take images apart: each image, its mask σ, the components x̂₁ and x̂₂, and their blend x̂.
 
@@ -80,15 +92,17 @@ def decompose(
         n: How many of the run's own test images, where no files are named.
         output: all, or one of x_hat, components, mask, mix.
         data: Where the run's data is now, if not where it was.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
     check_out(out)
     import torch
 
+    from splitvae.device import pick_device
     from splitvae.models.pretrained import load_model
 
-    model = load_model(existing(run))
+    model = load_model(existing(run)).to(pick_device(device))
     if image:
         x = _read_images(image, model.image_shape, *preparation(run))
     else:
@@ -97,12 +111,19 @@ def decompose(
 
         x = ImageLoader(Run.open(run).at(data).trained_data, "test", 1, 0).fixed(n)
     with torch.inference_mode():
-        z = model.encode(x).mode()
+        z = model.encode(x.to(model.device)).mode()
     _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x)
 
 
 @app.command(help_epilogue="Example: splitvae encode runs/digits digits --out codes.npz")
-def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", "test"] = "all") -> None:
+def encode(
+    run: Path,
+    source: str,
+    *,
+    out: Path,
+    split: Literal["all", "train", "test"] = "all",
+    device: str | None = None,
+) -> None:
     """Write the latent codes of a source: mean and logvar (N, D), in the order of the source.
 
     Args:
@@ -110,6 +131,7 @@ def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", 
         source: A folder of images, an .npz, parquet shards, "digits" or a hub name; sizes are made to fit the model.
         out: An .npz with mean, logvar, row (the number in the source), and labels and names where there are some.
         split: Which images: all, or one of the splits.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
     if out.suffix.lower() != ".npz":
         raise InputError(f"cannot write codes to {out.name}: use a name that ends in .npz.")
@@ -117,10 +139,11 @@ def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", 
 
     from splitvae.codes import encode_rows
     from splitvae.data.cache import prepare
+    from splitvae.device import pick_device
     from splitvae.files import replacing
     from splitvae.models.pretrained import load_model
 
-    model = load_model(existing(run))
+    model = load_model(existing(run)).to(pick_device(device))
     crop, fit = preparation(run)
     cache = prepare(source, model.image_shape[1:], crop, fit, channels=model.image_shape[0], quiet=False)
     rows = np.arange(len(cache.images)) if split == "all" else cache.splits[split]
@@ -135,18 +158,65 @@ def encode(run: Path, source: str, *, out: Path, split: Literal["all", "train", 
     print(f"{out}: mean and logvar {arrays['mean'].shape}")
 
 
+@app.command(help_epilogue="Example: splitvae interpolate runs/birds robin.jpg wren.jpg --out morph.gif")
+def interpolate(
+    run: Path,
+    start: Path,
+    end: Path,
+    *,
+    out: Path,
+    frames: int = 25,
+    path: Route = "great-circle",
+    device: str | None = None,
+) -> None:
+    """Go from one image to another through the latent space.
+
+    Args:
+        run: A run directory, or a saved model.
+        start: An image file.
+        end: Another.
+        out: A .gif (x̂ as an animation), a .png (a grid: masks, components and x̂ of each frame), an .npz (arrays), or a
+            folder (single PNG files).
+        frames: Number of latents, both ends included.
+        path: line, which passes near the origin, where codes are rare; or great-circle, which keeps away from it.
+        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
+    """
+    animated = out.suffix.lower() == ".gif"
+    if not animated:
+        check_out(out)
+    import torch
+
+    from splitvae import editing
+    from splitvae.device import pick_device
+    from splitvae.files import replacing
+    from splitvae.models.pretrained import load_model
+    from splitvae.pictures import animation, to_uint8
+
+    model = load_model(existing(run)).to(pick_device(device))
+    x = _read_images([start, end], model.image_shape, *preparation(run))
+    with torch.inference_mode():
+        first, last = model.encode(x.to(model.device)).mode()
+        z = editing.interpolate(first, last, frames, path)
+        if not animated:
+            _write_decoded(model, z, "all", out, None)
+            return
+        x_hat = to_uint8(torch.cat([model.decode(part).x_hat for part in z.split(500)]))
+    with replacing(out) as temporary:
+        temporary.write_bytes(animation(x_hat, zoom=max(1, round(256 / x_hat.shape[-1]))))
+    print(out)
+
+
 def _read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: Any) -> Any:
     """Image files as the model's input (B, C, H, W)."""
     import numpy as np
     import torch
 
-    from splitvae.data.decode import choose_transform, decode, read_header
+    from splitvae.data.decode import decode_for
 
     images = []
     for path in paths:
         try:
-            transform = replace(choose_transform([read_header(path)], shape[1:], crop, fit), channels=shape[0])
-            images.append(decode(path, transform))
+            images.append(decode_for(path, shape, crop, fit))
         except InputError as error:
             raise InputError(f"{path}: {error}.") from error
     return torch.from_numpy(np.stack(images)).float() / 255
@@ -163,7 +233,7 @@ def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any
     if K == 1 and output in ("components", "mask", "mix"):
         raise InputError(f"this model has one component and no {output}; use --output x_hat.")
     with torch.inference_mode():
-        parts = [model.decode(part) for part in z.split(500)]
+        parts = [model.decode(part.to(model.device)) for part in z.split(500)]
     decoded = Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
     rows = rows_of(decoded)
     chosen = {

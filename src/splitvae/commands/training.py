@@ -31,7 +31,8 @@ def _note_given(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
 @app.command(
     config=_note_given,
     help_epilogue="Example: splitvae train digits --out runs/digits\n\n"
-    "Example: splitvae train --data ~/Pictures/birds --image-size 64 --out runs/birds --epochs 50",
+    "Example: splitvae train --data ~/Pictures/birds --image-size 64 --out runs/birds --epochs 50\n\n"
+    "Example: splitvae train mnist-small --print-config > mine.yaml; splitvae train --config mine.yaml --out runs/mine",
 )
 def train(
     preset: str | None = None,
@@ -39,6 +40,8 @@ def train(
     out: Path | None = None,
     resume: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
+    config_file: Annotated[Path | None, Parameter(name="--config")] = None,
+    print_config: Annotated[bool, Parameter(negative=())] = False,
     config: Annotated[_Options, Parameter(name="*")] = _Options(),
 ) -> None:
     """Train a model: real images in; a model, pictures of its training and a log out.
@@ -50,14 +53,31 @@ def train(
         out: The run directory to make.
         resume: A run to go on with, exactly where it stopped; more --epochs may be asked for.
         overwrite: Replace the run in --out.
+        config_file: A YAML file with a preset and options, as --print-config writes it, or the config.json of a run;
+            options on the command line go before those in it.
+        print_config: Print the recipe with everything resolved, and do nothing else.
     """
     changes = {name: getattr(config, name) for name in _given}
+    if resume is not None and (config_file is not None or print_config):
+        raise InputError("--resume goes on with a run as it was begun: leave out --config and --print-config.")
     if resume is None:
-        if out is None:
-            raise InputError("no run directory: pass --out RUN.")
         from splitvae.presets import resolve
 
-        resolve(preset, **changes)  # a typo is answered at once, before PyTorch is imported
+        if config_file is not None:
+            from splitvae.presets.recipe_file import read_recipe
+
+            named, values = read_recipe(config_file)
+            if preset is not None and named not in (None, preset):
+                raise InputError(f"{config_file} is of the preset {named}, not {preset}; leave one of them out.")
+            preset, changes = preset or named, values | changes
+        resolved = resolve(preset, **changes)  # a typo is answered at once, before PyTorch is imported
+        if print_config:
+            from splitvae.presets.recipe_file import write_recipe
+
+            print(write_recipe(preset or "images", resolved), end="")
+            return
+        if out is None:
+            raise InputError("no run directory: pass --out RUN.")
     from splitvae.training.loop import train as train_run
 
     train_run(preset, out=out, resume=resume, overwrite=overwrite, **changes)

@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +120,12 @@ def decode(item: Path | bytes | np.ndarray, transform: Transform) -> np.ndarray:
     pixels = np.asarray(picture)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return np.pad(pixels, ((0, 0), (transform.pad,) * 2, (transform.pad,) * 2)) if transform.pad else pixels
+
+
+def decode_for(item: Path | bytes, shape: tuple[int, int, int], crop: Crop = "auto", fit: Fit = "crop") -> np.ndarray:
+    """Decode one picture to the shape that a model takes, (C, H, W) uint8; arguments as for ``choose_transform``."""
+    transform = choose_transform([read_header(item)], shape[1:], crop, fit)
+    return decode(item, replace(transform, channels=shape[0]))
 
 
 def _to_mode(picture: Image.Image, mode: str) -> Image.Image:

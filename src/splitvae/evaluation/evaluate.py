@@ -339,3 +339,11 @@ def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if not lines:
         raise InputError("there is no line of the clean protocol to choose from; evaluate with --protocol clean.")
     return min(lines, key=lambda line: line["mean"]["frechet_distance_train"])
+
+
+def best_density(run: Run, metrics: dict[str, Any]) -> str:
+    """The density to draw pictures from: nearest to the training images, among those that are still there."""
+    if all(row["protocol"] != "clean" for row in metrics["rows"]):
+        return "normal"
+    name = str(chosen(metrics["rows"])["source"])
+    return name if name in density_names(run.path) else "normal"

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, select_autoescape
 from matplotlib.figure import Figure
@@ -12,7 +13,7 @@ from PIL import Image
 
 from splitvae import __version__
 from splitvae.densities.store import density_names, load_density
-from splitvae.evaluation.evaluate import chosen, summarize
+from splitvae.evaluation.evaluate import best_density, summarize
 from splitvae.evaluation.outputs import decode_outputs
 from splitvae.evaluation.verify import read_metrics
 from splitvae.files import replacing
@@ -23,6 +24,7 @@ from splitvae.reports.plots import latent_plot, loss_plot
 from splitvae.run import Run
 
 SAMPLES, TAKEN_APART = 64, 10
+TRAINING = "The training."
 
 
 def write_report(run: "Run | str | Path", out: Path | None = None) -> Path:
@@ -33,14 +35,28 @@ def write_report(run: "Run | str | Path", out: Path | None = None) -> Path:
         out: the file; None = ``RUN/report.html``.
 
     Returns:
-        the file written. It needs no network and no other file.
+        the file written.
     """
     run = Run.open(run)
+    html = render_report(run)
+    path = out or run.path / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def render_report(run: Run, with_data: bool = True) -> str:
+    """The report of an evaluated run, with ``metrics.json``, as HTML that needs no network and no other file.
+
+    Args:
+        run: evaluated.
+        with_data: False leaves out the pictures that are made from the run's data.
+    """
     metrics = read_metrics(run)
     best = best_density(run, metrics)
     page = Environment(loader=PackageLoader("splitvae", "reports"), autoescape=select_autoescape(["jinja"]))
     page.filters["symbol"] = symbol
-    html = page.get_template("report.html.jinja").render(
+    return page.get_template("report.html.jinja").render(
         run=run,
         name=run.path.resolve().name,
         parameters=sum(p.numel() for p in run.model.parameters()),
@@ -49,24 +65,26 @@ def write_report(run: "Run | str | Path", out: Path | None = None) -> Path:
         lines=summarize(metrics["rows"]),
         columns=columns_of([row["metrics"] for row in metrics["rows"]], metrics["distance"]),
         best=best,
-        pictures=pictures(run, metrics, best),
+        pictures=pictures(run, metrics, best, with_data),
         value=value,
-        # A report is passed on: whose folders these were is nobody's business.
-        config={**run.record["config"], "data": Path(str(run.config.data)).name},
+        config=shown_config(run),
         version=__version__,
     )
-    path = out or run.path / "report.html"
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return path
 
 
-def best_density(run: Run, metrics: dict[str, Any]) -> str:
-    """The density to draw pictures from: nearest to the training images, among those that are still there."""
-    if "clean" not in _protocols(metrics):
-        return "normal"
-    name = str(chosen(metrics["rows"])["source"])
-    return name if name in density_names(run.path) else "normal"
+def render_record(run: Run) -> str:
+    """What there is to tell of a run that was not evaluated, as HTML: its summary, samples, training, configuration."""
+    page = Environment(loader=PackageLoader("splitvae", "reports"), autoescape=select_autoescape(["jinja"]))
+    density = (density_names(run.path) or ["normal"])[-1]
+    return page.get_template("record.html.jinja").render(
+        run=run,
+        name=run.path.resolve().name,
+        parameters=sum(p.numel() for p in run.model.parameters()),
+        summary=run.summary if run.finished else None,
+        pictures=_urls(_own_pictures(run, density, SAMPLES)),
+        config=shown_config(run),
+        version=__version__,
+    )
 
 
 def matrix(metrics: dict[str, Any], protocol: str) -> dict[str, Any]:
@@ -79,26 +97,51 @@ def matrix(metrics: dict[str, Any], protocol: str) -> dict[str, Any]:
     return {"protocol": protocol, "outputs": outputs, "cells": cells}
 
 
-def pictures(run: Run, metrics: dict[str, Any], density: str) -> list[dict[str, str]]:
+def shown_config(run: Run) -> dict[str, Any]:
+    """The configuration for people to whom the report is passed on: whose folders these were is not their business."""
+    return {**run.record["config"], "data": Path(str(run.config.data)).name}
+
+
+def pictures(run: Run, metrics: dict[str, Any], density: str, with_data: bool = True) -> list[dict[str, str]]:
     """The report's pictures as data URLs, each with a caption."""
-    D, split = run.model.latent_dim, run.model.num_components > 1
-    z = load_density(density, run.path, D)[0].sample(SAMPLES, generator=torch.Generator().manual_seed(0))
-    samples = torch.cat([torch.from_numpy(batch[:, 0]) for batch in decode_outputs(run.model, z)]).numpy()
-    source = "the prior N(0, I)" if density == "normal" else f"the density {density}"
     found: dict[str, Image.Image | Figure] = {}
-    if split:
+    if run.model.num_components > 1 and with_data:
         found["Test images taken apart: the image, its mask σ, the components, their blend x̂."] = reconstructed_picture(
             run, TAKEN_APART
         )
+    own = _own_pictures(run, density, SAMPLES)
+    training = {caption: picture for caption, picture in own.items() if caption == TRAINING}
+    found |= {caption: picture for caption, picture in own.items() if caption != TRAINING}
+    if with_data:
+        neighbours = nearest_picture(run, _samples(run, density, TAKEN_APART))
+        found["Samples (top) and the training images nearest to each, by pixels: copies would show here."] = neighbours
+    found["What each latent variable carries."] = latent_plot(metrics["latents"], run.config.variational)
+    return _urls(found | training)
+
+
+def _own_pictures(run: Run, density: str, n: int) -> "dict[str, Image.Image | Figure]":
+    """Pictures for which the run's data is not needed, by caption."""
+    source = "the prior N(0, I)" if density == "normal" else f"the density {density}"
+    found: dict[str, Image.Image | Figure] = {}
+    if run.model.num_components > 1:
         found[f"Samples from {source}: mask σ, the components, their blend x̂."] = generated_picture(
             run, "masks and components", density, "x_hat", TAKEN_APART, 0
         )
-    found[f"{SAMPLES} samples from {source}, not chosen."] = square_grid(samples)
-    neighbours = nearest_picture(run, samples[:TAKEN_APART])
-    found["Samples (top) and the training images nearest to each, by pixels: copies would show here."] = neighbours
-    found["What each latent variable carries."] = latent_plot(metrics["latents"], run.config.variational)
+    found[f"{n} samples from {source}, not chosen."] = square_grid(_samples(run, density, n))
     if run.log():
-        found["The training."] = loss_plot(run)
+        found[TRAINING] = loss_plot(run)
+    return found
+
+
+def _samples(run: Run, density: str, n: int) -> np.ndarray:
+    """The first n of the report's samples, (n, C, H, W) uint8."""
+    z = load_density(density, run.path, run.model.latent_dim)[0].sample(
+        SAMPLES, generator=torch.Generator().manual_seed(0)
+    )
+    return np.concatenate([batch[:, 0] for batch in decode_outputs(run.model, z[:n])])
+
+
+def _urls(found: "dict[str, Image.Image | Figure]") -> list[dict[str, str]]:
     return [{"caption": caption, "url": _data_url(picture)} for caption, picture in found.items()]
 
 

@@ -1,0 +1,230 @@
+"""A model as the page shows it: what it draws, takes apart, edits and joins. No web page is needed for any of it."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splitvae.codes import encode_rows
+from splitvae.data.decode import decode_for
+from splitvae.data.loader import fixed_rows
+from splitvae.densities.classwise import ClasswiseGaussianMixture
+from splitvae.densities.store import density_names, load_density
+from splitvae.device import pick_device
+from splitvae.editing import Route, interpolate
+from splitvae.errors import InputError, SplitVAEError, nearest
+from splitvae.evaluation.evaluate import best_density
+from splitvae.evaluation.latents import diagnose_latents
+from splitvae.evaluation.verify import read_metrics
+from splitvae.models.autoencoder import Autoencoder, Decoded
+from splitvae.models.distributions import DiagonalGaussian
+from splitvae.models.pretrained import load_model
+from splitvae.run import Run, is_run
+
+MOST_IMAGES, MOST_FRAMES = 100, 60
+TEMPERATURES = (0.1, 1.5)
+EXAMPLES = 20
+AXES = 8  # latents with a slider
+DIAGNOSED = 256  # images whose codes say which latents those are, where no evaluation said it
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A latent variable with a slider.
+
+    Attributes:
+        index: of the variable, from 0.
+        kl: nats that it carries, the mean over images.
+        low, high: where 99 % of the density's samples lie.
+    """
+
+    index: int
+    kl: float
+    low: float
+    high: float
+
+
+class Explorer:
+    """A trained model and what belongs to it.
+
+    Args:
+        path: a run, or a saved model without one.
+        data: where the run's data is now; None = where it was, unless that is on the hub.
+        device: None = the GPU if there is one.
+        title: what people call it; None = the name of the directory.
+
+    Attributes:
+        run: None for a saved model.
+        name: for people; never a path.
+        densities: their names; "normal" is the prior.
+        density: the one to begin with: nearest to the training images, else the last that was fitted, else the prior.
+    """
+
+    def __init__(
+        self, path: Path, data: str | None = None, device: str | None = None, title: str | None = None
+    ) -> None:
+        self.path = path.expanduser().resolve()
+        self.run = Run.open(self.path).at(data) if is_run(self.path) else None
+        self._data_named = data is not None
+        self.model: Autoencoder = load_model(self.path).to(pick_device(device))
+        self.name = self.path.name if title is None else title
+        self.densities = ["normal", *(density_names(self.path) if self.run else [])]
+        self.density = self._first_choice()
+        self._loaded: dict[str, Any] = {}
+        self._loading = Lock()
+
+    @property
+    def K(self) -> int:
+        """The number of components."""
+        return self.model.num_components
+
+    def sample(
+        self, n: int, density: str, seed: int, temperature: float = 1.0, label: int | None = None
+    ) -> tuple[Tensor, Decoded]:
+        """n latents (n, D) and what they decode to; the same numbers give the same images.
+
+        Args:
+            n: 1 … 100.
+            density: one of ``densities``.
+            seed: at least 0.
+            temperature: 0.1 … 1.5.
+            label: the class, for densities that know classes; None = any.
+        """
+        if not 1 <= n <= MOST_IMAGES:
+            raise InputError(f"The number of images must lie in 1 … {MOST_IMAGES}, not {n}.")
+        if not TEMPERATURES[0] <= temperature <= TEMPERATURES[1]:
+            raise InputError(f"The temperature must lie in {TEMPERATURES[0]} … {TEMPERATURES[1]}, not {temperature}.")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"The seed must be a whole number of at least 0, not {seed}.")
+        source = self._density(density)
+        chosen = {} if label is None else {"label": label}
+        if chosen and not self.classes(density):
+            raise InputError(f"The density {density} knows no classes; choose gmm-per-class.")
+        generator = torch.Generator().manual_seed(int(seed))
+        z = source.sample(int(n), generator=generator, temperature=temperature, **chosen).cpu()
+        return z, self.decode(z)
+
+    def classes(self, density: str) -> list[int]:
+        """The classes that a density can be asked for; none for most."""
+        source = self._density(density)
+        return source.classes_.tolist() if isinstance(source, ClasswiseGaussianMixture) else []
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor) -> Decoded:
+        """Latents (N, D) → the blend, components and weights, on the CPU."""
+        if not z.isfinite().all():
+            raise InputError("The latents must be finite numbers.")
+        parts = [self.model.decode(part.to(self.model.device)) for part in z.split(BATCH)]
+        return Decoded(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
+
+    @torch.inference_mode()
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] → posterior means (N, D), on the CPU."""
+        return torch.cat([self.model.encode(part.to(self.model.device)).mode().cpu() for part in x.split(BATCH)])
+
+    def between(self, first: Tensor, second: Tensor, frames: int, route: Route) -> Decoded:
+        """Decoded latents on the way between two images (C, H, W)."""
+        if not 2 <= frames <= MOST_FRAMES:
+            raise InputError(f"The number of frames must lie in 2 … {MOST_FRAMES}, not {frames}.")
+        start, end = self.encode(torch.stack([first, second]))
+        return self.decode(interpolate(start, end, int(frames), route))
+
+    def traverse(self, z: Tensor, steps: int = 9) -> Tensor:
+        """x̂ along each slider's range, all other latents as in z (D,): (axes, steps, C, H, W)."""
+        moved = z.repeat(len(self.axes), steps, 1)
+        for row, axis in enumerate(self.axes):
+            moved[row, :, axis.index] = torch.linspace(axis.low, axis.high, steps)
+        return self.decode(moved.flatten(0, 1)).x_hat.unflatten(0, (len(self.axes), steps))
+
+    @cached_property
+    def axes(self) -> list[Axis]:
+        """The most informative latents, by the nats that they carry, with the range of the density's samples."""
+        kl = torch.tensor(self._kl_per_dimension())
+        drawn = self._density(self.density).sample(2000, generator=torch.Generator().manual_seed(0)).cpu()
+        low, high = drawn.quantile(torch.tensor([0.005, 0.995]), dim=0)
+        best = kl.argsort(descending=True)[:AXES].tolist()
+        return [Axis(i, float(kl[i]), _down(float(low[i])), -_down(-float(high[i]))) for i in best]
+
+    @cached_property
+    def examples(self) -> Tensor:
+        """Images to pick from, (N, C, H, W) in [0, 1]: the run's ``examples/``, its test images, or samples.
+
+        Data on the hub is not fetched for this.
+        """
+        files = sorted((self.path / "examples").glob("*.png"))
+        if files:
+            images = [decode_for(path, self.model.image_shape, *self.preparation) for path in files[:EXAMPLES]]
+            return torch.from_numpy(np.stack(images)).float() / 255
+        data = self._data()
+        if data is not None:
+            rows = fixed_rows(data, "test", EXAMPLES)
+            return torch.from_numpy(data.images[rows]).float() / 255
+        return self.sample(EXAMPLES, self.density, seed=0)[1].x_hat
+
+    @property
+    def preparation(self) -> tuple[Any, Any]:
+        """How the run prepared its pictures: (crop, fit)."""
+        return ("auto", "crop") if self.run is None else (self.run.config.crop, self.run.config.fit)
+
+    def _density(self, name: str) -> Any:
+        """A density, read once."""
+        if name not in self.densities:
+            raise InputError(f"'{name}' is no density of this run.{nearest(name, self.densities)}")
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = load_density(name, self.path, self.model.latent_dim)[0]
+            return self._loaded[name]
+
+    def _first_choice(self) -> str:
+        """See ``density``."""
+        if self.run is None:
+            return "normal"
+        try:
+            return best_density(self.run, read_metrics(self.run))
+        except InputError:  # not evaluated
+            return self.densities[-1]
+
+    def _kl_per_dimension(self) -> list[float]:
+        """Nats of each latent: of the evaluation, of test images, or of the model's own samples."""
+        if self.run is not None:
+            try:
+                metrics = read_metrics(self.run)
+                if metrics["card"].get("model_sha256") in (None, self.run.model_hash):
+                    return metrics["latents"]["kl_per_dimension"]
+            except InputError:
+                pass
+        data = self._data()
+        if data is not None:
+            posterior = encode_rows(self.model, data, fixed_rows(data, "test", DIAGNOSED))
+        else:
+            with torch.inference_mode():
+                x = self.sample(MOST_IMAGES, self.density, seed=0)[1].x_hat
+                found = self.model.encode(x.to(self.model.device))
+                posterior = DiagonalGaussian(found.mean.cpu(), found.logvar.cpu())
+        return diagnose_latents(posterior)["kl_per_dimension"]
+
+    def _data(self) -> Any:
+        """The run's data if it is on this machine and still the same, else None."""
+        if self.run is None:
+            return None
+        source = str(self.run.config.data)
+        if not (self._data_named or source == "digits" or Path(source).expanduser().exists()):
+            return None
+        try:
+            return self.run.trained_data
+        except SplitVAEError:
+            if self._data_named:
+                raise
+            return None
+
+
+def _down(value: float) -> float:
+    """Rounded down to tenths, so that a slider ends on a tick."""
+    return math.floor(10 * value) / 10

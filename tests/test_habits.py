@@ -1,0 +1,279 @@
+"""Promises about what people are used to: completion, recipe files, quiet, colours, Ctrl-C, devices."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest.mock import ANY
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY, tiny_options
+from PIL import Image
+
+from splitvae import cli
+from splitvae.packaged import packaged_run
+from splitvae.presets import PRESETS, resolve
+from splitvae.presets.recipe_file import read_recipe, write_recipe
+
+PACKAGED = packaged_run().path
+EXAMPLE = PACKAGED / "examples" / "3-0.png"
+
+
+def complete(words: list[str], tmp_path: Path, splitvae) -> list[str]:
+    """What bash offers after these words, the last of which is being typed."""
+    script = tmp_path / "completion.bash"
+    script.write_text(splitvae("completion", "bash")[1], encoding="utf-8")
+    line = " ".join(words)
+    asked = f"""
+        source {script}
+        COMP_WORDS=({" ".join(f"'{word}'" for word in words)}); COMP_CWORD={len(words) - 1}
+        COMP_LINE='{line}'; COMP_POINT={len(line)}
+        $(complete -p splitvae | sed 's/.*-F \\([^ ]*\\).*/\\1/') splitvae '{words[-1]}' '{words[-2]}'
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    return subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_commands_options_and_their_values(tmp_path, splitvae):
+    assert complete(["splitvae", "inter"], tmp_path, splitvae) == ["interpolate"]
+    assert complete(["splitvae", "train", "--lr-s"], tmp_path, splitvae) == ["--lr-schedule"]
+    found = complete(["splitvae", "fit", "--density", "g"], tmp_path, splitvae)
+    assert found == ["gmm", "gmm-per-class"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_get_a_script_too(shell, splitvae):
+    status, script, _ = splitvae("completion", shell)
+    assert status == 0
+    assert {"decompose", "interpolate", "serve"} <= set(re.findall(r"\w+", script))
+
+
+# Recipe files.
+
+
+def test_a_printed_recipe_is_read_again_as_it_is(tmp_path, splitvae):
+    for preset in ("digits", "mnist-rae-gp-small", "cifar10-2s-vae-small", "celeba"):
+        status, text, err = splitvae("train", preset, "--print-config", "--lr", "2e-4")
+        assert (status, err) == (0, "")
+        assert yaml.safe_load(text)["lr"] == 2e-4
+        (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+        assert splitvae("train", "--config", tmp_path / "recipe.yaml", "--print-config")[1] == text
+
+
+def test_a_run_from_a_recipe_file_equals_one_from_options(npz, tmp_path, splitvae):
+    assert splitvae("train", "--data", npz, "--out", tmp_path / "a", *tiny_options())[0] == 0
+    values = TINY | {"epochs": 1, "batch_size": 8, "log_every": 2, "precision": "fp32", "data": str(npz)}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({key.replace("_", "-"): value for key, value in values.items()}))
+    assert splitvae("train", "--config", recipe, "--out", tmp_path / "b")[0] == 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+    own = tmp_path / "a" / "config.json"  # that of a run is a recipe too
+    assert splitvae("train", "--config", own, "--out", tmp_path / "c") == (0, ANY, "")
+    assert (tmp_path / "c" / "model" / "model.safetensors").read_bytes() == weights[0]
+
+
+def test_the_command_line_goes_before_the_file(tmp_path, splitvae):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("preset: digits\nlr: 1e-4\nepochs: 3\n")  # 1e-4 is a word to YAML
+    told = yaml.safe_load(splitvae("train", "--config", recipe, "--epochs", 7, "--print-config")[1])
+    assert (told["preset"], told["lr"], told["epochs"]) == ("digits", 1e-4, 7)
+    assert told["latent_dim"] == 16  # the preset's
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("epoks: 3", r"unknown option 'epoks' in --config .*Did you mean 'epochs'\?"),
+        ("epochs: many", "epochs must be int"),
+        ("epochs: [1", r"--config .*line \d+ is not YAML"),
+        ("just words", "holds no options"),
+        ("preset: cifar10", "is of the preset cifar10, not mnist"),
+        ("preset: [1]", "must be a name"),
+    ],
+)
+def test_a_wrong_recipe_file_gets_one_line(content, line, tmp_path, splitvae):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(content + "\n")
+    status, _, err = splitvae("train", "mnist", "--config", recipe, "--out", tmp_path / "run")
+    assert status == 2
+    assert re.search(line, err)
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_file_that_is_not_there_or_not_text_gets_one_line(tmp_path, splitvae):
+    for path in (tmp_path / "none.yaml", tmp_path, EXAMPLE):
+        status, _, err = splitvae("train", "--config", path, "--print-config")
+        assert (status, err.count("\n")) == (2, 1)
+        assert "config" in err
+    assert "leave out --config" in splitvae("train", "--resume", tmp_path, "--config", EXAMPLE)[2]
+
+
+def test_every_preset_is_read_again_as_it_was_printed(tmp_path):
+    for name in PRESETS:
+        recipe = tmp_path / f"{name}.yaml"
+        recipe.write_text(write_recipe(name, resolve(name)), encoding="utf-8")
+        preset, changes = read_recipe(recipe)
+        assert (preset, resolve(preset, **changes)) == (name, resolve(name))
+
+
+# Quiet, colours, signals, devices.
+
+
+def test_quiet_prints_nothing_but_errors(tmp_path, splitvae):
+    assert splitvae("sample", "--n", 4, "--out", tmp_path / "s.png", "--quiet") == (0, "", "")
+    assert (tmp_path / "s.png").exists()
+    assert splitvae("--quiet", "info", "digits") == (0, "", "")
+    status, out, err = splitvae("info", "nothing", "--quiet")
+    assert (status, out) == (2, "")
+    assert err.startswith("splitvae: ")
+
+
+def test_there_are_no_colours_where_there_is_no_terminal(tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "NO_COLOR")}
+    for arguments in (["--help"], ["train", "--help"], ["info", "digits"], ["nonsense"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "splitvae", *arguments], capture_output=True, text=True, env=environment
+        )
+        assert "\x1b" not in done.stdout + done.stderr
+        assert done.stdout or done.stderr
+
+
+def test_ctrl_c_while_libraries_are_loaded_is_one_line(monkeypatch, capsys):
+    from splitvae.__main__ import main
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "splitvae.cli")
+    monkeypatch.setattr("builtins.__import__", _raising_at("splitvae.cli", KeyboardInterrupt))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "splitvae: interrupted; nothing was lost.\n"
+
+
+def _raising_at(module: str, error: type[BaseException]):
+    original = __import__
+
+    def imported(name: str, *arguments: object, **options: object):
+        if name == module:
+            raise error
+        return original(name, *arguments, **options)
+
+    return imported
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_middle_of_any_command_is_one_line(tmp_path):
+    """Whenever it comes: 130, one line, no half-written file."""
+    for delay in (1.5, 4.0, 6.0):
+        out = tmp_path / f"{delay}.npz"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "splitvae", "sample", "--n", "400000", "--out", str(out)],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err == "splitvae: interrupted; nothing was lost.\n"
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_page_starts_soon_and_ends_with_ctrl_c():
+    """In processor time, against what PyTorch alone takes to be imported: neither depends on what else is running."""
+    pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    resource = pytest.importorskip("resource")
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
+    subprocess.run([sys.executable, "-c", "import torch"], check=True)
+    torch_alone = spent() - before
+    before = spent()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "splitvae", "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert re.match(r"http://127\.0\.0\.1:\d+/  \(Ctrl-C ends it\)", process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "splitvae: interrupted; nothing was lost.\n")
+    assert spent() - before < 4 * torch_alone  # 2.4 when this was written
+
+
+def test_a_port_that_is_taken_and_a_missing_run_get_one_line(splitvae, tmp_path):
+    pytest.importorskip("gradio", reason="the extra `app` is not installed")
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, _, err = splitvae("serve", "--port", port)
+        assert (status, err.count("\n")) == (2, 1)
+        assert f"port {port}" in err
+    assert splitvae("serve", "--port", 99999)[2] == "splitvae: --port must lie in 1 … 65535, not 99999.\n"
+    assert "does not exist" in splitvae("serve", tmp_path / "none")[2]
+    assert "holds no model" in splitvae("serve", tmp_path)[2]
+
+
+def test_commands_on_images_take_a_device(tmp_path, splitvae):
+    calls = {
+        "sample": (PACKAGED, "--n", 2, "--out", tmp_path / "s.npz"),
+        "decompose": (PACKAGED, EXAMPLE, "--out", tmp_path / "d.npz"),
+        "interpolate": (PACKAGED, EXAMPLE, EXAMPLE.with_name("8-0.png"), "--out", tmp_path / "i.npz"),
+        "encode": (PACKAGED, PACKAGED / "examples", "--out", tmp_path / "e.npz"),
+    }
+    for command, arguments in calls.items():
+        assert splitvae(command, *arguments, "--device", "cpu")[0] == 0
+        status, _, err = splitvae(command, *arguments, "--device", "cuda:99")
+        assert status == 2
+        assert re.match(r"splitvae: there is no device 'cuda:99' here; choose from: cpu", err)
+
+
+def test_interpolate_writes_an_animation_and_a_grid(tmp_path, splitvae):
+    ends = (EXAMPLE, EXAMPLE.with_name("8-0.png"))
+    assert splitvae("interpolate", PACKAGED, *ends, "--frames", 6, "--out", tmp_path / "m.gif")[0] == 0
+    with Image.open(tmp_path / "m.gif") as gif:
+        assert (gif.n_frames, gif.size) == (10, (256, 256))  # forth and back
+    assert splitvae("interpolate", PACKAGED, *ends, "--frames", 6, "--out", tmp_path / "m.npz")[0] == 0
+    arrays = np.load(tmp_path / "m.npz")
+    assert arrays["x_hat"].shape == (6, 1, 32, 32)
+    model = packaged_run().model
+    x = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in ends]))[:, None].float() / 255
+    ends_decoded = (model.reconstruct(x) * 255).round().numpy()
+    np.testing.assert_allclose(arrays["x_hat"][[0, -1]], ends_decoded, atol=1)
+    status, _, err = splitvae("interpolate", PACKAGED, *ends, "--frames", 1, "--out", tmp_path / "m.gif")
+    assert (status, err) == (2, "splitvae: a way takes at least 2 steps, not 1.\n")
+
+
+def test_python_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "splitvae", "--version"], capture_output=True, text=True)
+    from splitvae import __version__
+
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)
+
+
+def test_the_cache_lies_where_it_is_said(tmp_path, folder, splitvae, monkeypatch):
+    monkeypatch.setenv("SPLITVAE_CACHE", str(tmp_path / "elsewhere"))
+    assert splitvae("train", "--data", folder, "--out", tmp_path / "run", *tiny_options())[0] == 0
+    metas = list((tmp_path / "elsewhere").rglob("meta.json"))
+    assert metas
+    assert json.loads(metas[0].read_text())["counts"]["total"] == 24
+    assert cli.run(["sample", str(tmp_path / "run"), "--n", "2", "--out", str(tmp_path / "s.png")]) == 0
