@@ -66,11 +66,20 @@ def test_anomalies_score_low_and_codes_carry_the_class():
     ("changes", "words"),
     [
         ({"image_shape": (1, 9, 9)}, "a row of 64 values is no image of 1×9×9"),
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"latent_dim": 0}, "latent_dim must be at least 1"),
-        ({"num_components": 0}, "num_components must be at least 1"),
+        ({"epochs": 0}, "epochs must be whole and at least 1, not 0"),
+        ({"latent_dim": 0}, "latent_dim must be whole and at least 1, not 0"),
+        ({"batch_size": 10.5}, "batch_size must be whole and at least 2"),
+        ({"lr": "fast"}, "lr must be a positive number, not 'fast'"),
+        ({"image_shape": "8x8"}, "image_shape must be three whole numbers"),
+        ({"image_shape": (8, 8)}, "image_shape must be three whole numbers"),
+        ({"num_components": 0}, "num_components must be whole and at least 1"),
     ],
 )
 def test_arguments_out_of_bounds_are_named(changes, words):
     with pytest.raises(InputError, match=words):
         SplitVAEEstimator(**(TINY | changes)).fit(np.zeros((4, 64)))
+
+
+def test_numbers_of_numpy_are_as_good():  # as in np.arange for a search
+    vae = SplitVAEEstimator(**(TINY | {"latent_dim": np.int64(2), "epochs": np.int32(1), "lr": np.float32(1e-3)}))
+    assert vae.fit_transform(np.eye(8, 64)).shape == (8, 2)

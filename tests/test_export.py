@@ -74,6 +74,11 @@ def test_wrong_usage_gets_one_line(splitvae: Callable, tmp_path: Path, monkeypat
     status, _, said = splitvae("export", tmp_path / "nowhere")
     assert (status, said.count("\n"), "does not exist" in said) == (2, 1, True)
     assert splitvae("export", tmp_path, "--format", "tflite")[0] == 2
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"is a file; name a folder for encode\.onnx"):
+        export(SplitVAE((1, 16, 16), **TINY).eval(), tmp_path / "file")
+    with pytest.raises(InputError, match="not this Linear"):
+        export(torch.nn.Linear(2, 2), tmp_path)  # type: ignore[arg-type]
     monkeypatch.setattr(exporting, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'splitvae\[onnx\]'"):
         export(SplitVAE((1, 16, 16), **TINY).eval(), tmp_path)

@@ -178,14 +178,18 @@ def test_files_that_do_not_fit_get_one_line(splitvae: Callable, tmp_path: Path, 
     other = [
         (name, np.zeros((5, 5, *value.shape[2:])) if value.ndim == 4 else value) for name, value in good["model_4"]
     ]
+    diverged = [(name, np.full_like(value, np.nan)) for name, value in good["model_4"]]
     extra = [*good["model_7"], ("conv2d_99/kernel", np.zeros((3, 3, 7, 7))), ("conv2d_99/bias", np.zeros(7))]
     for what, words in (
-        (tmp_path / "nothing.h5", "does not exist"),
+        (tmp_path / "nothing.h5", "is no file"),
+        (Path("."), "is no file"),
         (text, "is no .h5 file"),
         (tmp_path / "arrays.h5", "with an encoder there are 0, expected 1"),
         (npz, "is no .h5 file"),
         ({"model_5": good["model_5"][:4]}, "with mean, logvar and embedding there are 0"),
         ({"model_4": other}, "has the shape"),
+        ({"model_4": diverged}, "in the encoder of"),
+        ({"model_5": [(name, np.float32(0)) for name, _ in good["model_5"]]}, "is no .h5 file with weights of Keras 2"),
         ({"model_7": extra}, "cannot be told from its layers"),
         ({"model_7": good["model_7"][2:]}, "with a decoder there are 0"),
         ({"model_4": [("lstm/kernel", np.zeros((2, 2, 2)))]}, "it has a layer lstm with ['kernel']"),

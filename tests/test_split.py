@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import TINY
 from torch import Tensor, nn
 
 from splitvae import (
@@ -135,6 +137,31 @@ def test_decoders_that_cannot_be_split_get_one_line(decoder: nn.Module, words: s
         split(decoder, torch.randn(2, 4))
 
 
+@pytest.mark.parametrize(
+    ("decoder", "z", "K", "words"),
+    [
+        (lambda z: z, torch.randn(2, 4), 2, "an nn.Module, not this function"),
+        (Reshaped(), [[0.0] * 4], 2, "a tensor with a few latents .*, not a list"),
+        (Reshaped(), torch.randn(4), 2, r"not of the shape \(4,\)"),
+        (Reshaped(), torch.randn(0, 4), 2, r"not of the shape \(0, 4\)"),
+        (Reshaped(), torch.randn(2, 4), 1.5, "whole and at least 2"),
+        (nn.Bilinear(4, 4, 64), torch.randn(2, 4), 2, "TypeError: .* missing 1 required"),
+        (split(Reshaped(), torch.randn(2, 4)), torch.randn(2, 4), 2, "split already, into 2 components"),
+    ],
+)
+def test_what_is_no_decoder_or_no_latents_gets_one_line(decoder: Any, z: Any, K: Any, words: str):
+    with pytest.raises(InputError, match=words):
+        split(decoder, z, K)
+
+
+def test_only_models_of_splitvae_are_adopted_and_their_network_stays(tmp_path: Path):
+    with pytest.raises(InputError, match="not this Reshaped; see register_network"):
+        adopt(Reshaped(), tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="latent_dim is the model's own"):
+        adopt(VAE((1, 16, 16), **TINY), tmp_path / "run", latent_dim=9)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_pair_of_modules_is_trained_scored_saved_and_split(tmp_path: Path, npz: Path):
     torch.manual_seed(0)
     register_network("mine", (Halves(), Reshaped()))
@@ -245,6 +272,10 @@ def test_names_and_modules_are_checked_when_they_are_registered():
         register_network("rae", (Halves(), Reshaped()))
     with pytest.raises(InputError, match="a module that has both"):
         register_network("mine", nn.Linear(2, 2))
+    with pytest.raises(InputError, match="has no parameters"):
+        register_network("mine", (nn.Flatten(), nn.Unflatten(1, (1, 8, 8))))
+    with pytest.raises(InputError, match="name must be a text"):
+        register_network("", (Halves(), Reshaped()))
     with pytest.raises(InputError, match="images is 'bytes'"):
         register_network("mine", (Halves(), Reshaped()), images="bytes")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="registered first"):

@@ -6,6 +6,7 @@ import os
 import signal
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -364,9 +365,32 @@ def test_a_tracker_that_is_missing_or_does_not_start_is_told_in_one_line(
         raise RuntimeError("no API key")
 
     monkeypatch.setattr(loop, "find_spec", lambda name: True)
+    before = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
     monkeypatch.setattr(loop.Accelerator, "init_trackers", no_account)
-    with pytest.raises(SplitVAEError, match="wandb does not start: no API key"):
-        train(out=tmp_path / "run", data=str(npz), epochs=1, tracker="wandb", **QUICK)
+    for out in ("run", "new"):
+        with pytest.raises(SplitVAEError, match="wandb does not start: no API key"):
+            train(out=tmp_path / out, data=str(npz), epochs=1, tracker="wandb", overwrite=True, **QUICK)
+    assert before.finished  # the run that was to be replaced
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tracker_that_is_lost_on_the_way_stops_nothing(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def gone(*arguments: object, **options: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(loop, "find_spec", lambda name: True)
+    monkeypatch.setattr(loop.Accelerator, "log", gone)
+
+    def start(self: loop.Accelerator, *arguments: object) -> None:
+        self.trackers.append(SimpleNamespace(finish=gone))
+
+    monkeypatch.setattr(loop.Accelerator, "init_trackers", start)
+    run = train(out=tmp_path / "run", data=str(npz), epochs=2, tracker="wandb", **QUICK)
+    assert run.finished
+    assert len(run.log()) > 1
+    assert capsys.readouterr().err.count("the tracker is lost, log.jsonl goes on without it: the server is gone\n") == 2
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -89,8 +90,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             SplitVAEError: the loss became NaN or infinite.
         """
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
-        if not (self.epochs >= 1 and self.batch_size >= 2 and self.lr > 0):
-            raise InputError("epochs must be at least 1, batch_size at least 2 and lr positive.")
+        self._check()
         self.image_shape_ = self._shape(X.shape[1])
         self.offset_ = float(X.min())
         self.scale_ = float(X.max()) - self.offset_ or 1.0
@@ -99,8 +99,9 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = SplitVAE(
-                self.image_shape_, self.latent_dim, self.num_components, self.beta, base_channels=self.base_channels,
-                num_scales=self.num_scales, embedding_dim=self.embedding_dim, batch_norm_momentum=0.05,
+                self.image_shape_, int(self.latent_dim), int(self.num_components), self.beta,
+                base_channels=int(self.base_channels), num_scales=int(self.num_scales),
+                embedding_dim=int(self.embedding_dim), batch_norm_momentum=0.05,
             )  # fmt: skip
         self.model_ = model.to(device)
         x = self._images(X)
@@ -144,6 +145,21 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """The mean of ``score_samples``, for searches over arguments."""
         return float(self.score_samples(X).mean())
 
+    def _check(self) -> None:
+        """Raise InputError for an argument of the wrong type or out of its bounds; numpy's numbers are as good."""
+        least = {"latent_dim": 1, "num_components": 1, "base_channels": 1, "num_scales": 1, "embedding_dim": 1}
+        for name, bound in (least | {"epochs": 1, "batch_size": 2}).items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < bound:
+                raise InputError(f"{name} must be whole and at least {bound}, not {value!r}.")
+        if not isinstance(self.lr, Real) or not 0 < self.lr < math.inf:
+            raise InputError(f"lr must be a positive number, not {self.lr!r}.")
+        shape = self.image_shape
+        if shape is not None and not (
+            isinstance(shape, tuple | list) and len(shape) == 3 and all(isinstance(side, Integral) for side in shape)
+        ):
+            raise InputError(f"image_shape must be three whole numbers (C, H, W), or None, not {shape!r}.")
+
     def _shape(self, F: int) -> tuple[int, int, int]:
         """``image_shape``, or the smallest grey square that holds F values."""
         if self.image_shape is None:
@@ -152,7 +168,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if math.prod(self.image_shape) != F:
             shape = "×".join(map(str, self.image_shape))
             raise InputError(f"a row of {F} values is no image of {shape}; pass another image_shape, or None.")
-        C, H, W = self.image_shape
+        C, H, W = map(int, self.image_shape)
         return C, H, W
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
@@ -183,15 +199,16 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _train(self, x: Tensor, seed: int) -> None:
         """The loop of ``splitvae.training.loop`` in short: rows are in memory, and nothing is written."""
         model = self.model_.train()
-        N, size = len(x), min(self.batch_size, len(x))
+        N, epochs = len(x), int(self.epochs)
+        size = min(int(self.batch_size), N)
         steps = N // size
         optimizer = torch.optim.Adam(model.parameters(), lr=self.lr, betas=(0.9, 0.999), eps=1e-7)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * self.epochs)
-        for step in range(steps * self.epochs):
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps * epochs)
+        for step in range(steps * epochs):
             epoch, index = divmod(step, steps)
             if index == 0:
                 order = torch.randperm(N, generator=seeded(seed, "order", epoch))
-            noise = torch.randn(size, self.latent_dim, generator=seeded(seed, "noise", step)).to(x.device)
+            noise = torch.randn(size, int(self.latent_dim), generator=seeded(seed, "noise", step)).to(x.device)
             batch = x[order[index * size : (index + 1) * size].to(x.device)]
             if step == 0:
                 with torch.no_grad():

@@ -40,11 +40,11 @@ def push_to_hub(run: "Run | str | Path", repo_id: str, private: bool = False, to
         the address of the repository.
 
     Raises:
-        InputError: no token, a name that is none, or metrics of an earlier model.
+        InputError: no token, a name that is none, or metrics or a density that are damaged or of an earlier model.
         SplitVAEError: the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
     from huggingface_hub.utils import validate_repo_id
 
     try:
@@ -64,7 +64,11 @@ def push_to_hub(run: "Run | str | Path", repo_id: str, private: bool = False, to
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"splitvae {version('splitvae')}")
         except Exception as error:  # the hub raises its own, httpx's and OS errors alike
             status = getattr(getattr(error, "response", None), "status_code", None)
-            remedy = "check that the token may write there" if status in (401, 403) else "try again later"
+            remedy = "try again when there is a network"
+            if status in (401, 403) or isinstance(error, UnicodeError):  # a header of HTTP is ASCII
+                remedy = "check that the token is a whole one and may write there"
+            elif isinstance(error, OfflineModeIsEnabled):
+                remedy = "HF_HUB_OFFLINE is set"
             raise SplitVAEError(
                 f"{repo_id} could not be written on the hub ({status or type(error).__name__}); {remedy}."
             ) from error
@@ -82,6 +86,7 @@ def write_repository(run: Run, repo_id: str, folder: Path) -> None:
     if metrics is not None:
         write_json(folder / "metrics.json", metrics)
     for name in density_names(run.path):
+        load_density(name, run.path, run.model.latent_dim)  # a damaged one, or one of an earlier model, stays here
         (folder / "densities").mkdir(exist_ok=True)
         copyfile(run.path / "densities" / f"{name}.safetensors", folder / "densities" / f"{name}.safetensors")
     source, _ = load_density(density, run.path, run.model.latent_dim)

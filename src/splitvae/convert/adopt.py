@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from splitvae.codes import refuse_other_images
+from splitvae.errors import InputError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import config_of
 from splitvae.run import Run, open_data, unknown_data, write_record
@@ -32,7 +33,7 @@ def adopt(
         origin: where the weights come from, for the record.
         overwrite: replace the run in ``out``.
         **changes: fields of ``TrainConfig`` with which training would go on, such as ``lr``; the network's are the
-            model's own.
+            model's own and refused.
 
     Returns:
         the run. ``train(resume=run, epochs=…)`` trains it on, from this model and the seed's first noise.
@@ -46,6 +47,10 @@ def adopt(
         >>> run.model.sample(4).shape  # doctest: +SKIP
         torch.Size([4, 1, 16, 16])
     """
+    if not isinstance(model, Autoencoder):
+        raise InputError(f"adopt takes a model of splitvae, not this {type(model).__name__}; see register_network.")
+    if own := sorted({"model", "image_size", *model.config} & changes.keys()):
+        raise InputError(f"{own[0]} is the model's own and cannot be changed by adopt; make the model with another.")
     run = Run(Path(out).expanduser())
     config = config_of(model).with_changes({"epochs": 1, **changes})
     if config.variational and config.gamma_rule != "fixed":

@@ -60,14 +60,18 @@ def export(model: Autoencoder, out: str | Path, form: Format = "onnx") -> dict[s
         and its largest difference from the model on random inputs.
 
     Raises:
-        InputError: an unknown form, or a package that is not installed.
+        InputError: an unknown form, a package that is not installed, or ``out`` is a file.
         SplitVAEError: a file that differs from the model by more than 1e-4, which is not kept.
     """
+    if not isinstance(model, Autoencoder):
+        raise InputError(f"export takes a model of splitvae, not this {type(model).__name__}; see register_network.")
     if form not in SUFFIX:
         raise InputError(f"'{form}' is no format of an export.{nearest(form, get_args(Format))}")
     if form == "onnx" and (missing := [p for p in ("onnx", "onnxscript", "onnxruntime") if find_spec(p) is None]):
         raise InputError(f"an export to ONNX needs the package {missing[0]}: pip install 'splitvae[onnx]'.")
     out = Path(out).expanduser()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder for encode{SUFFIX[form]} and decode{SUFFIX[form]}.")
     generator = torch.Generator().manual_seed(0)
     inputs = {
         "encode": ("x", torch.rand(max(CHECKED), *model.image_shape, generator=generator)),

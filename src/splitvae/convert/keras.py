@@ -140,16 +140,21 @@ def _copy(group: Group, parts: list[nn.Module], role: str, path: Path) -> None:
                         f"{path} is not of the official network: the {name} of {kind} {i + 1} in its {role} has the "
                         f"shape {tuple(value.shape)}, expected {tuple(target.shape)}."
                     )
+                if not value.isfinite().all():
+                    raise InputError(
+                        f"the {name} of {kind} {i + 1} in the {role} of {path} is not finite: the file is damaged, or "
+                        "its training diverged."
+                    )
                 target.data.copy_(value)
 
 
 def _read(path: Path) -> list[Group]:
     """The nested models of a file or checkpoint."""
     prefix = path.with_suffix("") if path.suffix == ".index" else path
-    if prefix.with_name(prefix.name + ".index").exists():
+    if Path(f"{prefix}.index").exists():
         return _read_checkpoint(prefix)
     if not path.is_file():
-        raise InputError(f"{path} does not exist; pass an .h5 file, or a checkpoint's name without its .index.")
+        raise InputError(f"{path} is no file; pass an .h5 file, or a checkpoint's name without its .index.")
     return _read_h5(path)
 
 
@@ -161,17 +166,17 @@ def _read_h5(path: Path) -> list[Group]:
     try:
         with h5py.File(path) as file:
             root = file.get("model_weights", file)  # of a whole model that was saved
-            groups = []
+            nested = []
             for name in root.attrs.get("layer_names", ()):
                 stored = root[_text(name)]
                 layers: dict[str, dict[str, np.ndarray]] = {}
                 for weight in map(_text, stored.attrs["weight_names"]):
                     layer, _, part = weight.removesuffix(":0").rpartition("/")
                     layers.setdefault(layer, {})[part] = stored[weight][:]
-                groups.append(_group(layers, path))
-    except (OSError, KeyError, AttributeError, TypeError) as error:
+                nested.append(layers)
+    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:  # h5py has no error of its own
         raise InputError(f"{path} is no .h5 file with weights of Keras 2, or a damaged one.") from error
-    return groups
+    return [_group(layers, path) for layers in nested]
 
 
 def _read_checkpoint(prefix: Path) -> list[Group]:

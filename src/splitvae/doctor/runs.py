@@ -31,6 +31,9 @@ def examine_run(run: str | Path | Run) -> list[Finding]:
     try:
         cache = opened.data
     except SplitVAEError as error:
+        if opened.config.data is None:  # weights from elsewhere
+            remedy = "make the run again with --data; without it the model cannot be examined"
+            return [*findings, Finding("data", "note", "nobody has told what it was trained on", remedy)]
         remedy = "put the data back where it was; without it the model cannot be examined"
         return [*findings, Finding("data", "warning", f"not found: {error}", remedy)]
     findings.append(check_data(opened, cache))

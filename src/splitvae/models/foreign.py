@@ -39,11 +39,17 @@ def register_network(name: str, model: "nn.Module | tuple[nn.Module, nn.Module]"
     Raises:
         InputError: a name of ours, or no encoder and decoder. Shapes are checked when a model is built.
     """
+    if not isinstance(name, str) or not name:
+        raise InputError(f"a network's name must be a text, not {name!r}.")
     if name in get_args(Network):
         raise InputError(f"'{name}' is a network of splitvae; choose another name.")
-    pair = model if isinstance(model, tuple) else (getattr(model, "encoder", None), getattr(model, "decoder", None))
+    pair: Any = (
+        model if isinstance(model, tuple) else (getattr(model, "encoder", None), getattr(model, "decoder", None))
+    )
     if len(pair) != 2 or not all(isinstance(module, nn.Module) for module in pair):
         raise InputError("model must be (encoder, decoder), two nn.Module, or a module that has both as attributes.")
+    if not any(len(list(module.parameters())) for module in pair):
+        raise InputError("model has no parameters, so there is nothing to train.")
     if hasattr(model, "post_quant_conv"):  # diffusers
         pair, images = _latent_diffusion(model), images or "signed"
     images = images or "unit"
@@ -80,7 +86,7 @@ class ForeignNetwork(nn.Module):
         C = image_shape[0]
         self.split = out_channels != C
         if self.split:
-            place = next(self.decoder.parameters())
+            place = next(self.parameters())
             z = torch.randn(2, *self.latent_shape).to(place)
             self.decoder = split(self.decoder, z, num_components=(out_channels + 1) // (C + 1))
 
@@ -92,8 +98,10 @@ class ForeignNetwork(nn.Module):
         try:
             with evaluating(self.encoder):
                 mean, logvar = posterior_of(self.encoder(self._in(x)))
-        except RuntimeError as error:
-            raise InputError(f"the encoder of '{self.name}' does not take images of {image_shape}: {error}") from error
+        except Exception as error:  # code of the user's
+            raise InputError(
+                f"the encoder of '{self.name}' does not take images of {image_shape}: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(mean, Tensor) or len(mean) != 2 or mean.dim() < 2:
             raise InputError(f"the encoder of '{self.name}' must give (mean, logvar), (B, …) each.")
         if mean[0].numel() != latent_dim:
@@ -106,9 +114,10 @@ class ForeignNetwork(nn.Module):
         try:
             with evaluating(self.decoder):
                 image = image_of(self.decoder(torch.randn_like(mean)))
-        except RuntimeError as error:
+        except Exception as error:  # code of the user's
             raise InputError(
-                f"the decoder of '{self.name}' does not take latents of {tuple(mean.shape[1:])}: {error}"
+                f"the decoder of '{self.name}' does not take latents of {tuple(mean.shape[1:])}: "
+                f"{type(error).__name__}: {error}"
             ) from error
         found = tuple(image.shape[1:]) if isinstance(image, Tensor) else type(image).__name__
         if found != tuple(image_shape):

@@ -61,12 +61,16 @@ def split(
         >>> torch.allclose(halves(z).x_hat, decoder(z), atol=1e-2)
         True
     """
-    if num_components < 2:
-        raise InputError(f"num_components must be at least 2 to split a decoder, not {num_components}.")
-    if not 0 < difference < 1:
-        raise InputError(f"difference must lie in (0, 1), not {difference}; without one the components never part.")
+    _check(num_components, difference)
     if isinstance(decoder, Autoencoder):
         raise InputError("split takes a decoder; a whole model of splitvae is split by split_model.")
+    if isinstance(decoder, SplitDecoder):
+        raise InputError(f"the decoder is split already, into {decoder.num_components} components.")
+    if not isinstance(decoder, nn.Module):
+        raise InputError(f"split takes a decoder that is an nn.Module, not this {type(decoder).__name__}.")
+    if not isinstance(z, Tensor) or z.dim() < 2 or not len(z):
+        found = f"of the shape {tuple(z.shape)}" if isinstance(z, Tensor) else f"a {type(z).__name__}"
+        raise InputError(f"z must be a tensor with a few latents (B, …), not {found}.")
     decoder = copy.deepcopy(decoder)
     path, image = _last_layer(decoder, z)
     activation = _activation(decoder, path, z)
@@ -88,6 +92,7 @@ def split_model(
     """
     if not isinstance(model, SplitVAE) or model.num_components != 1:
         raise InputError(f"split_model takes a VAE with one component, not this {type(model).__name__}.")
+    _check(num_components, difference)
     K, network = num_components, model.network
     halves = SplitVAE(**{**model.config, "num_components": K}).to(model.device)
     if hasattr(network, "latent_shape"):  # a registered one
@@ -161,6 +166,13 @@ def image_of(output: Any) -> Any:
     return output[0] if isinstance(output, tuple | list) and len(output) else output
 
 
+def _check(num_components: int, difference: float) -> None:
+    if not isinstance(num_components, int) or num_components < 2:
+        raise InputError(f"num_components must be whole and at least 2 to split a decoder, not {num_components}.")
+    if not 0 < difference < 1:
+        raise InputError(f"difference must lie in (0, 1), not {difference}; without one the components never part.")
+
+
 @torch.no_grad()
 def _last_layer(decoder: nn.Module, z: Tensor) -> tuple[str, Tensor]:
     """The name of the last layer with weights, and the decoder's images."""
@@ -174,8 +186,10 @@ def _last_layer(decoder: nn.Module, z: Tensor) -> tuple[str, Tensor]:
     try:
         with evaluating(decoder):
             image = image_of(decoder(z))
-    except RuntimeError as error:
-        raise InputError(f"the decoder does not take latents of the shape {tuple(z.shape)}: {error}") from error
+    except Exception as error:  # code of the user's
+        raise InputError(
+            f"the decoder does not take latents of the shape {tuple(z.shape)}: {type(error).__name__}: {error}"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -34,7 +34,7 @@ from splitvae.training.checkpoint import TrainingState, load_latest
 from splitvae.training.ema import update_average
 from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
 from splitvae.training.precision import choose_precision
-from splitvae.training.progress import Reporter, start_tracker
+from splitvae.training.progress import Reporter, finish_trackers, start_tracker
 from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
 from splitvae.training.schedule import Plateau, learning_rate
 from splitvae.training.sync_norm import synchronise
@@ -115,16 +115,21 @@ def train(
             refuse_other_images(cache, run.image_shape)
         config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
+        if tracker not in (None, "tensorboard"):
+            start_tracker(accelerator, config, run.path.name)  # it may be refused: before anything is replaced
         if main:
             if resume is None:
                 clear_run(run.path)
             origin = None if resume is None else run.record.get("origin")
             write_record(run, name, config, cache.meta, machine, origin)
         accelerator.wait_for_everyone()
+        if tracker == "tensorboard":  # whose files lie in the run
+            start_tracker(accelerator, config, run.path.name)
         try:
             _fit(run, config, cache, accelerator, bf16=machine["precision"] == "bf16")
         finally:
-            if tracker or accelerator.num_processes > 1:
+            finish_trackers(accelerator)
+            if accelerator.num_processes > 1:
                 accelerator.end_training()
     return Run(run.path)
 
@@ -186,7 +191,6 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     model = accelerator.prepare(torch.compile(bare) if config.compile else bare)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     if config.tracker != "none":
-        start_tracker(accelerator, config, run.path.name)
         reporter.also = accelerator.log
     reporter.say(*opening_lines(run, config, bare, cache, accelerator, bf16, found))
 
