@@ -1,6 +1,6 @@
 """Any decoder can be split, and any pair of modules goes through our loop and evaluation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,6 @@ from splitvae import (
 )
 from splitvae.config import REGISTERED
 from splitvae.models import registry
-
-
-@pytest.fixture(autouse=True)
-def _forget_networks() -> Iterator[None]:
-    yield
-    REGISTERED.clear()
-    registry.OTHERS.clear()
 
 
 class Reshaped(nn.Module):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from splitvae.config import TrainConfig as TrainConfig
     from splitvae.convert.adopt import adopt as adopt
+    from splitvae.convert.export import export as export
+    from splitvae.convert.keras import convert_keras as convert_keras
     from splitvae.data.cache import ImageCache as ImageCache
     from splitvae.data.cache import prepare as prepare
     from splitvae.densities.classwise import ClasswiseGaussianMixture as ClasswiseGaussianMixture
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from splitvae.evaluation.compare import compare as compare
     from splitvae.evaluation.evaluate import evaluate as evaluate
     from splitvae.evaluation.verify import verify as verify
+    from splitvae.hub import push_to_hub as push_to_hub
     from splitvae.models.autoencoder import Decoded as Decoded
     from splitvae.models.distributions import DiagonalGaussian as DiagonalGaussian
     from splitvae.models.foreign import register_network as register_network
@@ -41,6 +44,8 @@ __version__ = "0.1.0"
 _HOME = {
     "TrainConfig": "splitvae.config",
     "adopt": "splitvae.convert.adopt",
+    "export": "splitvae.convert.export",
+    "convert_keras": "splitvae.convert.keras",
     "ImageCache": "splitvae.data.cache",
     "prepare": "splitvae.data.cache",
     "ClasswiseGaussianMixture": "splitvae.densities.classwise",
@@ -54,6 +59,7 @@ _HOME = {
     "compare": "splitvae.evaluation.compare",
     "evaluate": "splitvae.evaluation.evaluate",
     "verify": "splitvae.evaluation.verify",
+    "push_to_hub": "splitvae.hub",
     "DiagonalGaussian": "splitvae.models.distributions",
     "register_network": "splitvae.models.foreign",
     "load_model": "splitvae.models.pretrained",
