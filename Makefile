@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo packaged-model test test-all lint docs clean
+.PHONY: demo packaged-model test test-all bench lint docs clean
 
 demo: .venv/.installed
 	$(BIN)/splitvae train digits --out $(DEMO) --overwrite
@@ -29,6 +29,10 @@ test: lint
 test-all: .venv/.installed
 	$(BIN)/python -m pytest -m slow --durations=10
 
+# TensorFlow and pythae get environments of their own in .bench; the first run downloads them.
+bench: .venv/.installed
+	$(BIN)/python -m benchmarks
+
 lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +47,4 @@ docs: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv build site dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .bench build site dist .pytest_cache .mypy_cache .ruff_cache

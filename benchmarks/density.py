@@ -1,4 +1,4 @@
-"""Time and likelihood of an EM iteration beside scikit-learn's: ``python benchmarks/density.py``, prints JSON.
+"""Time and likelihood of an EM iteration beside scikit-learn's: ``python -m benchmarks.density`` prints JSON.
 
 Both start from the same parameters (one M step on k-means clusters), run in float32 on the same cores in one process,
 and take turns iteration by iteration, so that other load on the machine meets both. The first iteration is told apart:
@@ -67,12 +67,18 @@ class TakingTurns(GaussianMixture):
             self.begun = now()
 
 
-def compare(args: argparse.Namespace, between: float) -> dict:
-    """Race from the same start, then judge both results in float64."""
-    K = args.components
-    codes = synthetic_codes(args.codes, args.dim, K, between, args.seed)
-    cluster = torch.from_numpy(KMeans(K, n_init=1, max_iter=15, random_state=args.seed).fit(codes.numpy()).labels_)
-    ours = TakingTurns(K, max_iter=1 + args.iterations, tol=0.0)
+def compare(n: int, dim: int, K: int, iterations: int, between: float = 0.2, seed: int = 0) -> dict:
+    """Race from the same start, then judge both results in float64.
+
+    Args:
+        n, dim: codes and their width.
+        K: components.
+        iterations: timed ones of each, after the first.
+        between, seed: see ``synthetic_codes``.
+    """
+    codes = synthetic_codes(n, dim, K, between, seed)
+    cluster = torch.from_numpy(KMeans(K, n_init=1, max_iter=15, random_state=seed).fit(codes.numpy()).labels_)
+    ours = TakingTurns(K, max_iter=1 + iterations, tol=0.0)
     ours._maximize(codes, torch.nn.functional.one_hot(cluster.long(), K).T.float().contiguous())
     theirs = SklearnMixture(K, tol=0.0)
     names = ("weights_", "means_", "covariances_", "precisions_cholesky_")
@@ -85,18 +91,18 @@ def compare(args: argparse.Namespace, between: float) -> dict:
     judged |= {name: torch.from_numpy(getattr(theirs, name)).double() for name in names}
     mean_log_prob["sklearn"] = float(GaussianMixture.from_tensors(judged).log_prob(sample).mean())
 
-    result: dict = {"between": between}
+    result: dict = {"codes": n, "dim": dim, "components": K, "between": between}
     for name, each in seconds.items():
         wall, cpu = torch.stack(each).T.tolist()
         result[name] = {
-            "first_iteration_s": round(wall[0], 2),
-            "iteration_s": [round(t, 2) for t in wall[1:]],
-            "median_iteration_s": round(statistics.median(wall[1:]), 2),
-            "median_iteration_cpu_s": round(statistics.median(cpu[1:]), 2),
+            "first_iteration_s": round(wall[0], 4),
+            "iteration_s": [round(t, 4) for t in wall[1:]],
+            "median_iteration_s": round(statistics.median(wall[1:]), 4),
+            "median_iteration_cpu_s": round(statistics.median(cpu[1:]), 4),
             "final_nats_per_code": round(mean_log_prob[name], 6),
         }
     for key in ("median_iteration_s", "median_iteration_cpu_s", "first_iteration_s"):
-        result[f"speedup_{key}"] = round(result["sklearn"][key] / result["ours"][key], 2)
+        result[f"speedup_{key}"] = round(result["sklearn"][key] / max(result["ours"][key], 1e-4), 2)
     result["ours_minus_sklearn_nats_per_code"] = round(mean_log_prob["ours"] - mean_log_prob["sklearn"], 7)
     return result
 
@@ -113,7 +119,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with threadpool_limits(args.threads):
-        results = [compare(args, between) for between in args.between]
+        sizes = args.codes, args.dim, args.components, args.iterations
+        results = [compare(*sizes, between, args.seed) for between in args.between]
     machine = {"cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}", "cores": os.cpu_count()}
     machine |= {"torch": torch.__version__, "sklearn": sklearn.__version__}
     print(json.dumps(vars(args) | machine | {"results": results}, indent=2))

@@ -243,7 +243,7 @@ def test_no_file_of_this_machine_can_be_had(served, explorer, tmp_path: Path):
             assert refused.value.code in (403, 404, 405)
     secret = tmp_path / "secret.png"
     Image.new("L", (8, 8), 255).save(secret)
-    for path in (secret, explorer.path / "examples" / "0-0.png"):
+    for path in (secret, explorer.path / "config.json"):
         answer = served.call("take_file", [{"path": str(path), "meta": {"_type": "gradio.FileData"}}, False])
         assert not answer["success"]
         assert "not uploaded" in answer["output"]["error"]

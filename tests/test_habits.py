@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY, tiny_options
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from splitvae import cli
 from splitvae.packaged import packaged_run
@@ -24,7 +24,18 @@ from splitvae.presets import PRESETS, resolve
 from splitvae.presets.recipe_file import read_recipe, write_recipe
 
 PACKAGED = packaged_run().path
-EXAMPLE = PACKAGED / "examples" / "3-0.png"
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory) -> list[Path]:
+    """Pictures of a folder of their own: rings from narrow to wide."""
+    folder = tmp_path_factory.mktemp("drawings")
+    files = [folder / f"{width}.png" for width in range(2, 8)]
+    for width, path in enumerate(files, start=2):
+        image = Image.new("L", (32, 32))
+        ImageDraw.Draw(image).ellipse((16 - width, 7, 16 + width, 24), outline=255, width=3)
+        image.save(path)
+    return files
 
 
 def complete(words: list[str], tmp_path: Path, splitvae) -> list[str]:
@@ -111,12 +122,12 @@ def test_a_wrong_recipe_file_gets_one_line(content, line, tmp_path, splitvae):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_recipe_file_that_is_not_there_or_not_text_gets_one_line(tmp_path, splitvae):
-    for path in (tmp_path / "none.yaml", tmp_path, EXAMPLE):
+def test_a_recipe_file_that_is_not_there_or_not_text_gets_one_line(drawings, tmp_path, splitvae):
+    for path in (tmp_path / "none.yaml", tmp_path, drawings[0]):
         status, _, err = splitvae("train", "--config", path, "--print-config")
         assert (status, err.count("\n")) == (2, 1)
         assert "config" in err
-    assert "leave out --config" in splitvae("train", "--resume", tmp_path, "--config", EXAMPLE)[2]
+    assert "leave out --config" in splitvae("train", "--resume", tmp_path, "--config", drawings[0])[2]
 
 
 def test_every_preset_is_read_again_as_it_was_printed(tmp_path):
@@ -233,12 +244,12 @@ def test_a_port_that_is_taken_and_a_missing_run_get_one_line(splitvae, tmp_path)
     assert "holds no model" in splitvae("serve", tmp_path)[2]
 
 
-def test_commands_on_images_take_a_device(tmp_path, splitvae):
+def test_commands_on_images_take_a_device(drawings, tmp_path, splitvae):
     calls = {
         "sample": (PACKAGED, "--n", 2, "--out", tmp_path / "s.npz"),
-        "decompose": (PACKAGED, EXAMPLE, "--out", tmp_path / "d.npz"),
-        "interpolate": (PACKAGED, EXAMPLE, EXAMPLE.with_name("8-0.png"), "--out", tmp_path / "i.npz"),
-        "encode": (PACKAGED, PACKAGED / "examples", "--out", tmp_path / "e.npz"),
+        "decompose": (PACKAGED, drawings[0], "--out", tmp_path / "d.npz"),
+        "interpolate": (PACKAGED, *drawings[:2], "--out", tmp_path / "i.npz"),
+        "encode": (PACKAGED, drawings[0].parent, "--out", tmp_path / "e.npz"),
     }
     for command, arguments in calls.items():
         assert splitvae(command, *arguments, "--device", "cpu")[0] == 0
@@ -247,19 +258,18 @@ def test_commands_on_images_take_a_device(tmp_path, splitvae):
         assert re.match(r"splitvae: there is no device 'cuda:99' here; choose from: cpu", err)
 
 
-def test_interpolate_writes_an_animation_and_a_grid(tmp_path, splitvae):
-    ends = (EXAMPLE, EXAMPLE.with_name("8-0.png"))
-    assert splitvae("interpolate", PACKAGED, *ends, "--frames", 6, "--out", tmp_path / "m.gif")[0] == 0
+def test_interpolate_writes_an_animation_and_a_grid(drawings, tmp_path, splitvae):
+    assert splitvae("interpolate", PACKAGED, *drawings[:2], "--frames", 6, "--out", tmp_path / "m.gif")[0] == 0
     with Image.open(tmp_path / "m.gif") as gif:
         assert (gif.n_frames, gif.size) == (10, (256, 256))  # forth and back
-    assert splitvae("interpolate", PACKAGED, *ends, "--frames", 6, "--out", tmp_path / "m.npz")[0] == 0
+    assert splitvae("interpolate", PACKAGED, *drawings[:2], "--frames", 6, "--out", tmp_path / "m.npz")[0] == 0
     arrays = np.load(tmp_path / "m.npz")
     assert arrays["x_hat"].shape == (6, 1, 32, 32)
     model = packaged_run().model
-    x = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in ends]))[:, None].float() / 255
+    x = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in drawings[:2]]))[:, None].float() / 255
     ends_decoded = (model.reconstruct(x) * 255).round().numpy()
     np.testing.assert_allclose(arrays["x_hat"][[0, -1]], ends_decoded, atol=1)
-    status, _, err = splitvae("interpolate", PACKAGED, *ends, "--frames", 1, "--out", tmp_path / "m.gif")
+    status, _, err = splitvae("interpolate", PACKAGED, *drawings[:2], "--frames", 1, "--out", tmp_path / "m.gif")
     assert (status, err) == (2, "splitvae: a way takes at least 2 steps, not 1.\n")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, pixels
+from PIL import Image
 
 from splitvae import InputError, Run
 from splitvae.presets import PRESETS
@@ -17,6 +18,7 @@ from splitvae.reproduce.plan import Planned, carry_out, plan
 from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot, tables_of
 from splitvae.reproduce.render_claims import claim_notes, claim_plot, claim_rows
 from splitvae.reproduce.results import RESULT_KEYS
+from splitvae.reproduce.splits import summarize_splits
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
 EXTRACTOR = "mnist-classifier"
@@ -219,6 +221,9 @@ def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_pa
     assert (status, err) == (0, "")
     assert (tmp_path / "runs" / "table1-small-svae.md").exists()
     assert (tmp_path / "runs" / "table1-small-svae.png").exists()
+    with Image.open(tmp_path / "runs" / "table1-small-svae-samples.png") as picture:
+        assert picture.height < 100  # one system, one row
+        assert np.asarray(picture)[:, 200:].std() > 20
     assert "SplitVAE" in out
     assert Run.open(tmp_path / "runs" / "mnist-small-seed0").summary["epochs"] == 1
 
@@ -308,3 +313,22 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         assert any("training codes" in note for note in claim_notes(result))
     with pytest.raises(InputError, match="'latent' is unknown"):
         jobs_of_claim("latent", "mnist")
+
+
+def test_splits_compare_variants_of_one_recipe(digits: Path, tmp_path: Path, splitvae):
+    options = ["--data", digits, "--out", tmp_path / "runs", "--extractor", EXTRACTOR, "--n", 20, "--seeds", 2]
+    status, out, err = splitvae("reproduce", "splits", "--only", "K = 1,K = 3,semantic,branch heads", *options)
+    assert (status, err) == (0, "")
+    assert "smoothness" in out
+    assert (tmp_path / "runs" / "splits-mnist-small-k-1-k-3-semantic-branch-heads.png").exists()
+    results = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "results").iterdir()]
+    found = summarize_splits(results)
+    lines = {line["variant"]: line for line in found["lines"]}
+    assert set(lines) == {"K = 1", "K = 3", "semantic", "branch heads"}
+    assert set(lines["K = 1"]["cells"]) == {"REC", "x_hat", "mse", "inactive"}
+    assert {"x1", "x2", "x3", "mix", "smoothness"} <= set(lines["K = 3"]["cells"])
+    assert all(len(line["cells"]["x_hat"]["values"]) == 2 for line in lines.values())
+    assert lines["semantic"]["kinds"][0] in ("semantic", "syntactic", "none")
+    assert splitvae("reproduce", "splits", "--only", "K = 99", *options)[2].startswith(
+        "splitvae: 'K = 99' is no variant"
+    )

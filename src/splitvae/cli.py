@@ -7,6 +7,7 @@ input, 1 for a failure on the way, 130 and 143 after signals; a traceback only w
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
@@ -22,7 +23,9 @@ from splitvae.commands import scoring as scoring
 from splitvae.commands import serving as serving
 from splitvae.commands import training as training
 from splitvae.commands.app import app
-from splitvae.errors import InputError, Interrupted, SplitVAEError
+from splitvae.errors import Interrupted, SplitVAEError
+
+PATIENCE_S = 10  # of other processes than the first
 
 
 def run(arguments: list[str]) -> int:
@@ -37,8 +40,6 @@ def run(arguments: list[str]) -> int:
             app(arguments, print_error=False, exit_on_error=False)
         return 0
     except SplitVAEError as error:
-        if os.environ.get("RANK", "0") != "0" and isinstance(error, InputError):
-            return error.exit_status  # the first of several processes tells it
         message, status = str(error), error.exit_status
         if debug:
             raise
@@ -54,8 +55,21 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         message, status = f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1
+    if (rank := int(os.environ.get("RANK", "0"))) and status < 128:
+        _let_the_first_tell()
+        message = f"process {rank + 1}: {message}"
     print("splitvae: " + " ".join(message.split()), file=sys.stderr)
     return status
+
+
+def _let_the_first_tell() -> None:
+    """Wait a little before one of several processes ends in an error.
+
+    As a rule all of them meet it, and ``torchrun`` ends the rest as soon as one has gone: were it not the first, that
+    might not have told it yet.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(PATIENCE_S)
 
 
 @contextmanager

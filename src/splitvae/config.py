@@ -1,6 +1,7 @@
 """Everything that a training run depends on, as one flat record; its docstrings are the command line's help."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -13,8 +14,9 @@ from splitvae.errors import InputError, nearest
 DATA = Parameter(group=Group("Data", sort_key=1))
 NETWORK = Parameter(group=Group("Network", sort_key=2))
 OBJECTIVE = Parameter(group=Group("Objective", sort_key=3))
-OPTIMISATION = Parameter(group=Group("Optimisation", sort_key=4))
-RECORDS = Parameter(group=Group("Records", sort_key=5))
+SPLIT = Parameter(group=Group("Split", sort_key=4))
+OPTIMISATION = Parameter(group=Group("Optimisation", sort_key=5))
+RECORDS = Parameter(group=Group("Records", sort_key=6))
 
 Network = Literal[
     "split-vae", "rae", "rae-normed", "rae-normed-4x4", "infogan", "wae", "resnet", "resnet-normed", "resnet-light"
@@ -26,6 +28,7 @@ APPLIES = {
     "blocks_per_scale": ("split-vae",),
     "depth_per_block": ("split-vae",),
     "padding": ("split-vae",),
+    "head": ("split-vae",),
     "num_scales": ("split-vae", "resnet"),
     "embedding_dim": ("split-vae", "resnet", "infogan"),
 }
@@ -35,9 +38,28 @@ OF_MODELS = {
     "embedding_weight": ("rae", "rae-gp", "rae-l2", "rae-sn"),
     "penalty_weight": ("rae-gp", "rae-l2"),
     "gradient_penalty": ("rae-gp",),
+    **dict.fromkeys(
+        (
+            "split",
+            "mask_scale",
+            "mask_smoothness",
+            "mask_decisiveness",
+            "mask_balance",
+            "masks",
+            "mask_share",
+            "guidance",
+        ),
+        ("splitvae",),
+    ),
 }
 # Options that matter with one value of another only.
 NEEDS = {"gamma_lr": ("gamma_rule", "learned"), "lr_halve_every": ("lr_schedule", "halving")}
+# What the kinds of split are made of, see docs/choosing-split.md.
+SPLITS: dict[str, dict[str, Any]] = {
+    "free": {},
+    "semantic": {"mask_scale": 4, "mask_smoothness": 1.0},
+    "syntactic": {"mask_smoothness": -1.0},
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,9 @@ class TrainConfig:
     """Width of the dense block between convolutions and latents."""
     padding: Annotated[Literal["torch", "tf-same"], NETWORK] = "torch"
     """"tf-same" pads as TensorFlow does; for weights from Keras."""
+    head: Annotated[Literal["shared", "separate", "branch"], NETWORK] = "shared"
+    """Whether all maps share the decoder's last layers, as in the paper, or masks and components have their own: the
+    last blocks ("separate"), and the last up-sampling too ("branch")."""
     batch_norm_momentum: Annotated[float, NETWORK] = 0.05
     """Weight of the new batch in batch norm's running statistics; .001 = the paper, for runs of many epochs."""
 
@@ -103,6 +128,25 @@ class TrainConfig:
     """RAE's lambda, as its authors print it: weight of the gradient (rae-gp) or of the decoder's kernels (rae-l2)."""
     gradient_penalty: Annotated[Literal["authors", "jacobian", "pythae"], OBJECTIVE] = "authors"
     """Which gradient rae-gp penalises: that of RAE's code, of its paper, or of the library pythae."""
+
+    split: Annotated[Literal["free", "semantic", "syntactic"], SPLIT] = "free"
+    """The kind of split: "free" = as it comes, the paper; "semantic" has masks that follow things, "syntactic" masks
+    that deal neighbouring pixels out. A name for values of mask-scale and mask-smoothness, which go before it."""
+    mask_scale: Annotated[int, SPLIT] = 1
+    """Masks are painted in squares of this many pixels and made smooth; 1 = pixel by pixel."""
+    mask_smoothness: Annotated[float, SPLIT] = 0.0
+    """Weight, in nats, of a mask's changes where the image has none; below 0 it asks for them."""
+    mask_decisiveness: Annotated[float, SPLIT] = 0.0
+    """Weight of the masks' entropy: pixels of one component alone."""
+    mask_balance: Annotated[float, SPLIT] = 0.0
+    """Weight of a term that keeps all components in use."""
+    masks: Annotated[str | None, SPLIT] = None
+    """Given masks, which the model learns to paint: an .npz with train_masks (N, H, W), or a folder of pictures named
+    as the images. Their numbers, sorted, are the components; images may have none. None = no masks."""
+    mask_share: Annotated[float, SPLIT] = 1.0
+    """Share of the training images whose masks are used; less than 1 is for experiments."""
+    guidance: Annotated[float, SPLIT] = 1.0
+    """Weight of given masks: nats of a pixel's component beside nats of its colour."""
 
     epochs: Annotated[int, OPTIMISATION] = 100
     """Passes over the training images."""
@@ -162,7 +206,8 @@ class TrainConfig:
         at_least = {
             "latent_dim": 1, "num_components": 1, "base_channels": 1, "num_scales": 1, "scale_blocks": 1,
             "blocks_per_scale": 1, "depth_per_block": 1, "embedding_dim": 1, "beta": 0, "embedding_weight": 0,
-            "penalty_weight": 0, "epochs": 1, "batch_size": 2, "lr_halve_every": 1, "warmup_steps": 0, "accumulate": 1,
+            "penalty_weight": 0, "mask_scale": 1, "mask_decisiveness": 0, "mask_balance": 0, "guidance": 0,
+            "epochs": 1, "batch_size": 2, "lr_halve_every": 1, "warmup_steps": 0, "accumulate": 1,
             "seed": 0, "checkpoint_every": 0, "snapshot_every": 0, "log_every": 1,
         }  # fmt: skip
         for name, bound in at_least.items():
@@ -174,6 +219,14 @@ class TrainConfig:
                 raise InputError(f"{name} must be positive and finite, not {value}.")
         if not 0 < self.batch_norm_momentum <= 1:
             raise InputError(f"batch_norm_momentum must lie in (0, 1], not {self.batch_norm_momentum}.")
+        if self.num_components == 1 and self.model == "splitvae" and (self.mask_scale > 1 or self.split_terms()):
+            raise InputError(
+                "one component has no masks; leave out the options of the split, or ask for more components."
+            )
+        if not 0 < self.mask_share <= 1:
+            raise InputError(f"mask_share must lie in (0, 1], not {self.mask_share}.")
+        if not math.isfinite(self.mask_smoothness):
+            raise InputError(f"mask_smoothness must be finite, not {self.mask_smoothness}.")
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), not {self.ema_decay}.")
         if self.variational and self.gamma_rule == "fixed" and self.gamma_init == "first-batch":
@@ -197,6 +250,12 @@ class TrainConfig:
     def variational(self) -> bool:
         """Whether the model has a posterior with a spread, and so beta and gamma_rule matter."""
         return self.model in ("splitvae", "vae")
+
+    def split_terms(self) -> dict[str, float]:
+        """The weights of terms on the masks that are not off, see ``splitvae.models.split_terms.SplitTerms``."""
+        terms = {name: getattr(self, f"mask_{name}") for name in ("smoothness", "decisiveness", "balance")}
+        terms["guidance"] = self.guidance if self.masks is not None else 0.0
+        return {name: weight for name, weight in terms.items() if weight}
 
     def network_options(self) -> set[str]:
         """Fields that are options of the network, see ``splitvae.models.registry``."""

@@ -18,6 +18,7 @@ from splitvae.presets import PRESETS
 
 if TYPE_CHECKING:
     from splitvae.data.cache import ImageCache
+    from splitvae.data.masks import Masks
     from splitvae.models.autoencoder import Autoencoder
 
 FORMAT_VERSION = 1
@@ -181,6 +182,15 @@ def open_data(config: TrainConfig) -> "ImageCache":
     if config.data is None:
         raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
     return prepare(config.data, config.parsed_size(), config.crop, config.fit, config.skip_damaged, quiet=config.quiet)
+
+
+def open_masks(config: TrainConfig, cache: "ImageCache") -> "Masks | None":
+    """The given masks of a configuration, for the training images that shall have them; None = none are given."""
+    from splitvae.data.masks import read_masks
+
+    if config.masks is None:
+        return None
+    return read_masks(config.masks, cache, config.num_components).sparse(cache, config.mask_share, config.seed)
 
 
 def unknown_data(image_shape: tuple[int, int, int]) -> dict[str, Any]:

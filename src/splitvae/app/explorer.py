@@ -7,12 +7,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from splitvae.codes import encode_rows
-from splitvae.data.decode import decode_for
 from splitvae.data.loader import fixed_rows
 from splitvae.densities.classwise import ClasswiseGaussianMixture
 from splitvae.densities.store import density_names, load_density
@@ -154,19 +152,20 @@ class Explorer:
 
     @cached_property
     def examples(self) -> Tensor:
-        """Images to pick from, (N, C, H, W) in [0, 1]: the run's ``examples/``, its test images, or samples.
+        """Images to pick from, (N, C, H, W) in [0, 1]: the run's test images, or samples where it has none at hand.
 
         Data on the hub is not fetched for this.
         """
-        files = sorted((self.path / "examples").glob("*.png"))
-        if files:
-            images = [decode_for(path, self.model.image_shape, *self.preparation) for path in files[:EXAMPLES]]
-            return torch.from_numpy(np.stack(images)).float() / 255
         data = self._data()
         if data is not None:
             rows = fixed_rows(data, "test", EXAMPLES)
             return torch.from_numpy(data.images[rows]).float() / 255
         return self.sample(EXAMPLES, self.density, seed=0)[1].x_hat
+
+    @property
+    def examples_kind(self) -> str:
+        """What ``examples`` are, in words."""
+        return "the model's own samples" if self._data() is None else "test images"
 
     @property
     def preparation(self) -> tuple[Any, Any]:

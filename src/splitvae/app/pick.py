@@ -35,7 +35,7 @@ class Picker:
     def __init__(self, explorer: Explorer, heading: str, first: int, name: str) -> None:
         examples = [show.to_uint8(image).tolist() for image in explorer.examples]
         self.image = gr.State(examples[first % len(examples)])
-        gr.Markdown(f"**{heading}**")
+        gr.Markdown(f"**{heading}**, from {explorer.examples_kind}")
         strip = tiles(
             show.tiles(explorer.examples), name=f"{name}-examples", kind="examples", first=first % len(examples)
         )

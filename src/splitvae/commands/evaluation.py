@@ -26,6 +26,7 @@ def evaluate(
     precision: Literal["fp32", "bf16"] = "fp32",
     device: str | None = None,
     data: str | None = None,
+    masks: Path | None = None,
 ) -> None:
     """Score a run: reconstructions, the prior and every fitted density, each output; metrics.json and report.html.
 
@@ -43,40 +44,47 @@ def evaluate(
         precision: bf16: features in bf16, provided that it moves the distance by less than 0.5 %; faster on a GPU.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
         data: Where the run's data is now, if not where it was.
+        masks: Given masks to compare the model's with (see `train --masks`), if not those that it was trained with.
     """
     from splitvae.evaluation.extractors import check_extractor
 
     check_extractor(extractor)
     from rich.console import Console
 
+    from splitvae.evaluation.crew import crew_of_launch
     from splitvae.evaluation.evaluate import evaluate as evaluate_run
+    from splitvae.evaluation.mask_iou import iou_words
     from splitvae.evaluation.split_kind import split_words
     from splitvae.reports.report import write_report
     from splitvae.reports.terminal import evaluation_tables, print_table
     from splitvae.run import Run
 
-    opened, console = Run.open(run).at(data), Console(highlight=False, markup=False)
-    with progress_bar(console) as bar:
-        task = bar.add_task("images", total=None)
+    with crew_of_launch() as crew:
+        console = Console(highlight=False, markup=False, quiet=crew.rank > 0)
+        opened = crew.prepare(lambda: Run.open(run).at(data))
+        with progress_bar(console) as bar:
+            task = bar.add_task("images", total=None)
 
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            def progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
 
-        def say(line: str) -> None:
-            console.print(line, style="dim", soft_wrap=True)
+            def say(line: str) -> None:
+                console.print(line, style="dim", soft_wrap=True)
 
-        result = evaluate_run(
-            opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, device, precision, None, say,
-            progress,
-        )  # fmt: skip
-    for table in evaluation_tables(result):
-        print_table(console, table)
-    for note in result["notes"]:
-        console.print(f"note: {note}", soft_wrap=True)
-    console.print(result["diagnosis"], soft_wrap=True)
-    if result["split"] is not None:
-        console.print(split_words(result["split"]), soft_wrap=True)
-    console.print(f"{opened.path / 'metrics.json'}, {write_report(opened)}", soft_wrap=True)
+            result = evaluate_run(
+                opened, extractor, protocol, density, n, seeds, metrics, extractor_weights, device, precision, None,
+                say, progress, crew, masks,
+            )  # fmt: skip
+        for table in evaluation_tables(result):
+            print_table(console, table)
+        for note in result["notes"]:
+            console.print(f"note: {note}", soft_wrap=True)
+        console.print(result["diagnosis"], soft_wrap=True)
+        if result["split"] is not None:
+            console.print(split_words(result["split"]), soft_wrap=True)
+        if result["masks"] is not None:
+            console.print(iou_words(result["masks"]), soft_wrap=True)
+        console.print(f"{opened.path / 'metrics.json'}, {write_report(opened)}", soft_wrap=True)
 
 
 @app.command(help_epilogue="Example: splitvae verify runs/mnist --source normal")

@@ -17,7 +17,7 @@ RESULTS = Path("docs/results/runs")  # of a checkout
     "Example: splitvae reproduce table2 --data photos/cifar10 --out table2"
 )
 def reproduce(
-    what: Literal["table1", "table2", "table3", "table4", "latents", "components", "tuning", "tuned"],
+    what: Literal["table1", "table2", "table3", "table4", "latents", "components", "tuning", "tuned", "splits"],
     *,
     out: Path,
     on: Literal["mnist", "cifar10", "celeba"] | None = None,
@@ -40,14 +40,16 @@ def reproduce(
 
     latents: whether the split permits more of them. components: what the number of Gaussians does to each system.
     tuning: as many trials for every system, judged on training images, seed 0 alone. tuned: each by its best trial.
+    splits: what the number of components, the knobs of the split and the heads do.
 
     Args:
         what: Which.
         out: A folder: for the runs and the table, or for table2.json and table2.png.
-        on: The data set of latents, components, tuning and tuned; without it mnist.
+        on: The data set of what is no table; without it mnist.
         data: Where the data is; without it the preset's source on the hub.
         scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
-        only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, ….
+        only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, …; of splits its
+            variants, such as "K = 1,semantic".
         seeds: Of training: 0, 1 …; without it 3, for
             tuning 1. For table2 of the random mixes; without it 5.
         n: Images on either side of a distance; without it 5,000 for small, else 10,000.
@@ -70,10 +72,13 @@ def reproduce(
         seeds = 5 if seeds is None else seeds
         _table2(console, data, out, extractor, extractor_weights, 10_000 if n is None else n, seeds, device)
         return
+    from splitvae.pictures import save_picture
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
-    from splitvae.reproduce import claims, render, render_claims, tables
+    from splitvae.reproduce import claims, render, render_claims, splits, tables
     from splitvae.reproduce.plan import Planned, carry_out, plan
+    from splitvae.reproduce.results import slug
+    from splitvae.reproduce.samples import samples_picture
 
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
@@ -105,9 +110,12 @@ def reproduce(
         finally:
             bar.stop()
 
-    name = "-".join([what, *([] if what in tables.TABLES else [on]), scale, *(systems or [])])
+    only_name = [slug(system) for system in systems or []]
+    name = "-".join([what, *([] if what in tables.TABLES else [on]), scale, *only_name])
     if what in tables.TABLES:
         planned = plan(tables.jobs_of(what, scale, systems, seeds, n), out, results, extractor)
+    elif what == "splits":
+        planned = plan(splits.jobs_of(on, scale, systems, seeds, n), out, results, extractor)
     elif what != "tuned":
         planned = plan(claims.jobs_of(what, on, scale, systems, seeds, n), out, results, extractor)
     else:  # by the best trials of a tuning, which comes first
@@ -129,6 +137,10 @@ def reproduce(
         result = tables.summarize_table(what, scale, found)
         title, notes = render.table_title(result), render.notes_of(result)
         shown, picture = render.tables_of(result), render.table_plot
+    elif what == "splits":
+        result = splits.summarize_splits(found)
+        title, notes = f"{what}, {on}, {scale}", splits.split_notes(result)
+        shown, picture = {"": splits.split_rows(result)}, splits.split_plot
     else:
         result = claims.summarize_claim(what, found)
         title, notes = f"{what}, {on}, {scale}", render_claims.claim_notes(result)
@@ -140,7 +152,12 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(render.markdown(title, shown, notes), encoding="utf-8")
     save_plot(picture(result), out / f"{name}.png")
-    console.print(f"{out / name}.md, {out / name}.png", soft_wrap=True)
+    written = [out / f"{name}.md", out / f"{name}.png"]
+    samples = samples_picture(result, out) if what in tables.TABLES else None
+    if samples is not None:
+        written.append(out / f"{name}-samples.png")
+        save_picture(samples, written[-1])
+    console.print(", ".join(map(str, written)), soft_wrap=True)
 
 
 def _table2(

@@ -49,10 +49,12 @@ def adopt(
     """
     if not isinstance(model, Autoencoder):
         raise InputError(f"adopt takes a model of splitvae, not this {type(model).__name__}; see register_network.")
-    if own := sorted({"model", "image_size", *model.config} & changes.keys()):
+    config = config_of(model)
+    of_model = {"model", "image_size", "mask_scale", *config.network_options(), *model.config}
+    if own := sorted(of_model & changes.keys()):
         raise InputError(f"{own[0]} is the model's own and cannot be changed by adopt; make the model with another.")
     run = Run(Path(out).expanduser())
-    config = config_of(model).with_changes({"epochs": 1, **changes})
+    config = config.with_changes({"epochs": 1, **changes})
     if config.variational and config.gamma_rule != "fixed":
         config = replace(config, gamma_init="first-batch")  # of the weights as they are, when training begins
     meta = unknown_data(model.image_shape)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from splitvae.data.cache import ImageCache
 
+CHUNK = 10_000  # images on their way to a GPU at once, so that a data set never lies in host memory as a whole
+
 
 def seeded(seed: int, purpose: str, index: int) -> torch.Generator:
     """A CPU generator that is a function of (seed, purpose, index) and of nothing else.
@@ -39,6 +41,7 @@ class ImageLoader:
         seed: with the epoch, decides the order.
         device: where batches go. On a GPU the whole split stays there as uint8 if it fits half of the free memory.
         resident: False = batches come from host memory on a GPU too.
+        masks: (N, H, W) uint8 in the order of the cache, see ``splitvae.data.masks``; None = there are none.
         flip: mirror each image left to right with probability ½, decided by (seed, epoch).
     """
 
@@ -51,7 +54,9 @@ class ImageLoader:
         device: torch.device | str = "cpu",
         flip: bool = False,
         resident: bool = True,
+        masks: np.ndarray | None = None,
     ) -> None:
+        self.masks = masks
         self.images, self.rows = cache.images, cache.splits[split]
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.device = torch.device(device)
@@ -59,7 +64,9 @@ class ImageLoader:
         if resident and self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
             if len(self.rows) * self.images[0].nbytes < free // 2:
-                self.resident = torch.from_numpy(self.images[self.rows]).to(self.device)
+                self.resident = torch.empty(len(self.rows), *self.images.shape[1:], dtype=torch.uint8, device=device)
+                for part in np.array_split(np.arange(len(self.rows)), -(-len(self.rows) // CHUNK)):
+                    self.resident[part[0] : part[-1] + 1].copy_(torch.from_numpy(self.images[self.rows[part]]))
         self._epoch = -1
 
     @property
@@ -73,17 +80,33 @@ class ImageLoader:
         Args:
             part: which of the ``batch_size`` images; a process and micro-batch takes its own.
         """
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
-            if self.flip:
-                self._mirror = torch.rand(len(self.rows), generator=seeded(self.seed, "flip", epoch)) < 0.5
+        self._begin(epoch)
         place = slice(index * self.batch_size, (index + 1) * self.batch_size)
         x = self._floats(self._order[place][part])
         if self.flip:
-            mirror = self._mirror[place][part].to(self.device)[:, None, None, None]
-            x = torch.where(mirror, x.flip(3), x)
+            x = torch.where(self._mirror[place][part, None, None, None], x.flip(3), x)
         return x
+
+    def batch_of_masks(self, epoch: int, index: int, part: slice = slice(None)) -> Tensor:
+        """The masks of the same batch, mirrored where its images are: (B, H, W) uint8 on the device."""
+        if self.masks is None:
+            raise ValueError("this loader has no masks.")
+        self._begin(epoch)
+        place = slice(index * self.batch_size, (index + 1) * self.batch_size)
+        masks = torch.from_numpy(self.masks[self.rows[self._order[place][part].cpu().numpy()]]).to(self.device)
+        if self.flip:
+            masks = torch.where(self._mirror[place][part, None, None], masks.flip(2), masks)
+        return masks
+
+    def _begin(self, epoch: int) -> None:
+        """Draw the order and the mirroring of an epoch."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
+            self._order = order if self.resident is None else order.to(self.device)  # once, not at every step
+            if self.flip:
+                mirror = torch.rand(len(self.rows), generator=seeded(self.seed, "flip", epoch)) < 0.5
+                self._mirror = mirror.to(self.device)
 
     def fixed(self, n: int) -> Tensor:
         """The same n images every time, chosen over the whole split: (min(n, N), C, H, W) float32 in [0, 1]."""
@@ -98,6 +121,8 @@ class ImageLoader:
         if self.resident is not None:
             pixels = self.resident[numbers.to(self.device)]
         else:
-            rows = self.rows[numbers.numpy()]
-            pixels = torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True)
+            pixels = torch.from_numpy(self.images[self.rows[numbers.numpy()]])
+            if self.device.type == "cuda":
+                pixels = pixels.pin_memory()  # from page-locked memory the copy does not wait for the GPU
+            pixels = pixels.to(self.device, non_blocking=True)
         return pixels.float().div_(255)

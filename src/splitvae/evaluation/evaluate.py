@@ -17,8 +17,10 @@ from splitvae.densities.fit import REFERENCE_IMAGES
 from splitvae.densities.store import density_names
 from splitvae.device import pick_device
 from splitvae.errors import InputError
+from splitvae.evaluation.crew import Crew, own_device
 from splitvae.evaluation.features import Extractor, choose_bf16, get_extractor, metric_name
 from splitvae.evaluation.latents import diagnose_latents, diagnosis
+from splitvae.evaluation.mask_iou import iou_of_run
 from splitvae.evaluation.metrics import class_histogram, every_metric, frechet_from_features, total_variation
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import decode_outputs, mixed, output_names
@@ -46,6 +48,8 @@ def evaluate(
     data: str | None = None,
     say: Callable[[str], Any] | None = None,
     progress: Callable[[int, int], Any] | None = None,
+    crew: Crew | None = None,
+    masks: str | Path | None = None,
 ) -> dict[str, Any]:
     """Score a run and write its ``metrics.json``.
 
@@ -64,17 +68,20 @@ def evaluate(
         data: where the run's data is now; None = where it was.
         say: called with lines for people: the estimated cost, then each result as it comes.
         progress: called with the images whose features are done, and their total.
+        crew: the processes that share the features, all of which call this; None = this one alone.
+        masks: given masks to compare the model's with, see ``read_masks``; None = those that it was trained with.
 
     Returns:
         the content of ``metrics.json``: ``rows``, each with protocol, source, output, seed and a flat dict of floats
         ``metrics``; ``floor``, the same for real training images; ``copies``, how near samples come to training
-        images; ``latents``; ``split``, see ``split_kind`` (None = one component); ``diagnosis`` in one line; ``card``,
-        the protocol of every number; ``notes``. An earlier
-        file that this one would not replace line by line is kept beside it.
+        images; ``latents``; ``split``, see ``split_kind`` (None = one component); ``masks``, see ``iou_of_model``
+        (None = none are given); ``diagnosis`` in one line; ``card``, the protocol of every number; ``notes``. An
+        earlier file that this one would not replace line by line is kept beside it.
 
     Raises:
         InputError: an unknown name, data that changed since the training, densities of another model.
         SplitVAEError: the extractor is out of reach, or the model has diverged.
+        Dismissed: on all processes of a crew but the first, when that needs them no more.
     """
     for value, known in ((metrics, ("all", "frechet")), (precision, ("fp32", "bf16"))):
         if value not in known:
@@ -86,7 +93,12 @@ def evaluate(
         raise InputError(f"an evaluation needs seeds ≥ 1 and n ≥ 2, not {seeds} and {n}.")
     say, report = say or (lambda line: None), progress or (lambda done, total: None)
     images = _Count(report)
-    setting = open_setting(run, extractor, n, metrics == "all", weights, device, images.advance, data=data)
+    crew = crew or Crew()
+    options = n, metrics == "all", weights, own_device(crew, device), images.advance
+    setting = crew.prepare(lambda: replace(open_setting(run, extractor, *options, data=data), crew=crew))
+    if crew.rank:
+        setting.serve()
+    given_masks = iou_of_run(setting.run, masks)
     if precision == "bf16":
         probed = fixed_rows(setting.run.data, "test", PROBED)
         bf16, reason = choose_bf16(setting.extractor, setting.run.data.images[probed])
@@ -128,6 +140,7 @@ def evaluate(
         "copies": _copies(setting, sources, rows),
         "latents": diagnose_latents(setting.posterior),
         "split": split_of_model(setting.run.model, setting.posterior.mode()),
+        "masks": given_masks,
         "card": card(setting, sources, chosen_seeds),
         "notes": _notes(setting, sources),
     }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from splitvae.data.cache import ImageCache
 from splitvae.errors import InputError
+from splitvae.evaluation.crew import Crew
 from splitvae.evaluation.extractors import EXTRACTORS as EXTRACTORS
 from splitvae.evaluation.extractors import Extractor as Extractor
 from splitvae.evaluation.extractors import check_images, name_of
@@ -80,6 +81,7 @@ def real_features(
     mirrored: bool = False,
     bf16: bool = False,
     progress: Callable[[int], Any] | None = None,
+    crew: Crew | None = None,
 ) -> np.ndarray:
     """Features of images of a prepared data set, extracted once and then kept: (len(rows), F) float32.
 
@@ -89,6 +91,25 @@ def real_features(
         extractor: see ``get_extractor``.
         mirrored: of their left-right mirror images.
         bf16, progress: see ``extract``.
+        crew: processes that share the work, which know it as "real"; None = this one alone.
+    """
+    content = [cache.meta["content_hash"], digest(rows), *["mirrored"] * mirrored]
+    work = partial(features_of_rows, cache, extractor, progress)
+    make = partial((crew or Crew()).share, "real", rows, work, mirrored, bf16)
+    return kept_features("real", extractor, content, len(rows), make, bf16)
+
+
+def features_of_rows(
+    cache: ImageCache,
+    extractor: Extractor,
+    progress: Callable[[int], Any] | None,
+    rows: np.ndarray,
+    mirrored: bool,
+    bf16: bool,
+) -> np.ndarray:
+    """Features of images of a prepared data set: (len(rows), F) float32; the arguments are those of ``real_features``.
+
+    At most 2,000 images are in memory at once.
     """
 
     def batches() -> Iterator[np.ndarray]:
@@ -96,9 +117,7 @@ def real_features(
             images = cache.images[rows[start : start + CHUNK]]
             yield np.ascontiguousarray(images[..., ::-1]) if mirrored else images
 
-    content = [cache.meta["content_hash"], digest(rows), *["mirrored"] * mirrored]
-    make = partial(extract, batches(), extractor, bf16=bf16, progress=progress)
-    return kept_features("real", extractor, content, len(rows), make, bf16)
+    return extract(batches(), extractor, bf16=bf16, progress=progress)
 
 
 def bf16_shift(extractor: Callable[[Tensor], Tensor], images: Any, batch_size: int | None = None) -> float:

@@ -13,11 +13,11 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ from splitvae.densities.fit import fit_density
 from splitvae.densities.normal import StandardNormal
 from splitvae.densities.store import density_names, load_density
 from splitvae.errors import InputError
+from splitvae.evaluation.crew import Crew
 from splitvae.evaluation.feature_cache import digest, kept_features
-from splitvae.evaluation.features import Extractor, metric_name, real_features
+from splitvae.evaluation.features import Extractor, features_of_rows, metric_name, real_features
 from splitvae.evaluation.metrics import Reference
 from splitvae.evaluation.outputs import output_features, output_names
 from splitvae.models.distributions import DiagonalGaussian
@@ -74,6 +75,7 @@ class Setting:
         advance: called with the number of images whose features are done.
         fresh: features of generated images are computed again even where they are kept.
         bf16: features are computed in bf16.
+        crew: the processes that share the work.
     """
 
     run: Run
@@ -83,6 +85,7 @@ class Setting:
     advance: Callable[[int], Any] | None = None
     fresh: bool = False
     bf16: bool = False
+    crew: Crew = field(default_factory=Crew)
 
     @property
     def outputs(self) -> list[str]:
@@ -129,7 +132,7 @@ class Setting:
 
     def _real(self, which: str) -> np.ndarray:
         data = self.run.trained_data
-        return real_features(data, self.rows[which], self.extractor, bf16=self.bf16, progress=self.advance)
+        return real_features(data, self.rows[which], self.extractor, False, self.bf16, self._progress, self.crew)
 
     def sample(self, source: Source, seed: int) -> tuple[Tensor, np.ndarray | None]:
         """n latents of a source (n, D), a function of (source, seed), and their labels (n,) where it has some."""
@@ -144,11 +147,23 @@ class Setting:
 
     def features(self, z: Tensor) -> np.ndarray:
         """(n, outputs, F) features of what the model makes of latents; kept under everything that decides them."""
-        make = partial(output_features, self.run.model, z, self.extractor, self.advance, bf16=self.bf16)
+        make = partial(self.crew.share, "generated", z, self._generated, self.bf16)
         if self.fresh:
             return make()
         content = [self.run.model_hash, digest(z.numpy())]
         return kept_features("generated", self.extractor, content, len(z), make, self.bf16)
+
+    def serve(self) -> NoReturn:
+        """On all processes of the crew but the first: extract features until the first needs no more, see ``Crew``."""
+        real = partial(features_of_rows, self.run.trained_data, self.extractor, None)
+        self.crew.serve({"real": real, "generated": self._generated})
+
+    def _generated(self, z: Tensor, bf16: bool) -> np.ndarray:
+        return output_features(self.run.model, z, self.extractor, self._progress, bf16=bf16)
+
+    def _progress(self, images: int) -> None:
+        if self.advance is not None:
+            self.advance(images * self.crew.size)  # the others are as far
 
 
 def sources_of(

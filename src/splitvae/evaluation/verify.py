@@ -12,6 +12,7 @@ from splitvae.errors import InputError
 from splitvae.evaluation.evaluate import FORMAT_VERSION, diagnose, measure, measure_floor, open_setting
 from splitvae.evaluation.features import Extractor
 from splitvae.evaluation.latents import diagnose_latents
+from splitvae.evaluation.mask_iou import iou_of_run
 from splitvae.evaluation.protocol import Protocol, Setting, Source, card, sources_of
 from splitvae.evaluation.split_kind import split_of_model
 from splitvae.files import read_json
@@ -104,6 +105,8 @@ def verify(
         before, now = dict(written["split"]), split_of_model(setting.run.model, setting.posterior.mode()) or {}
         checks.append(_same("split: kind", before.pop("kind", None), now.pop("kind", None)))
         checks += _numbers("split", before, now, tolerance)
+    if written.get("masks") is not None and setting.run.config.masks is not None:
+        checks += _numbers("masks", written["masks"], iou_of_run(setting.run) or {}, tolerance)
     checks.append(_same("diagnosis", written["diagnosis"], diagnose(written)))
     rows = {_key(row): row["metrics"] for row in written["rows"]}
     for source in found:

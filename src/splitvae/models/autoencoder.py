@@ -52,6 +52,7 @@ class Autoencoder(Pretrained, nn.Module):
         noise_shape: of the standard normal noise that ``forward`` takes for each image.
         network: between images and posteriors, and between latents and logits; see ``SplitVAENetwork``.
         variance: γ and its rule; each system makes its own.
+        mask_scale: side in pixels of the squares in which masks are painted; 1 = pixel by pixel.
     """
 
     terms: tuple[str, ...] = ("loss", "mse", "reconstruction", "kl", "gamma")
@@ -78,6 +79,7 @@ class Autoencoder(Pretrained, nn.Module):
         C, H, W = (int(side) for side in image_shape)
         self.image_shape, self.latent_dim, self.num_components = (C, H, W), latent_dim, num_components
         self.noise_shape: tuple[int, ...] = (latent_dim,)
+        self.mask_scale = 1
         self.padded_size = network_class(network).padded_size(H, W)
         # K − 1 mask logits first, then the K images: 2C + 1 channels with the mask on channel 0 for K = 2.
         channels = (num_components - 1) + num_components * C
@@ -111,8 +113,11 @@ class Autoencoder(Pretrained, nn.Module):
 
         paint = getattr(self.network, "paint", torch.sigmoid)  # networks from elsewhere end otherwise
         components = paint(logits[:, K - 1 :]).unflatten(1, (K, C))  # (B, K, C, H, W)
+        masks = logits[:, : K - 1]
+        if self.mask_scale > 1:  # means of squares, and from square to square a slope
+            masks = F.interpolate(F.avg_pool2d(masks, self.mask_scale, ceil_mode=True), (H, W), mode="bilinear")
         # Softmax with an implicit last zero logit: for K = 2 weight 1 is sigmoid(logit), the paper's mask σ.
-        weights = F.pad(logits[:, : K - 1], (0, 0, 0, 0, 0, 1)).softmax(dim=1).unsqueeze(2)  # (B, K, 1, H, W)
+        weights = F.pad(masks, (0, 0, 0, 0, 0, 1)).softmax(dim=1).unsqueeze(2)  # (B, K, 1, H, W)
         return Decoded((weights * components).sum(dim=1), components, weights)
 
     @torch.no_grad()

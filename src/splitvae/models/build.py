@@ -29,7 +29,12 @@ def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> Autoe
             common["gamma_init"] = config.gamma_init
         if config.model == "vae":
             return VAE(**common)
-        return SplitVAE(num_components=config.num_components, **common)
+        return SplitVAE(
+            num_components=config.num_components,
+            mask_scale=config.mask_scale,
+            split_terms=config.split_terms(),
+            **common,
+        )
 
 
 def config_of(model: Autoencoder) -> TrainConfig:

@@ -11,6 +11,7 @@ from torch import Tensor
 from splitvae.errors import InputError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.losses import DecoderVariance, GammaRule, balanced_loss
+from splitvae.models.split_terms import SplitTerms
 
 
 class SplitVAE(Autoencoder):
@@ -23,6 +24,8 @@ class SplitVAE(Autoencoder):
         beta: weight of the KL term.
         gamma_rule: how the decoder's variance γ follows the mse, see ``DecoderVariance``.
         gamma_init: γ at the start.
+        mask_scale: masks are painted in squares of this many pixels and made smooth; 1 = pixel by pixel, the paper.
+        split_terms: weights of terms on the masks, see ``SplitTerms``; None = the paper, none.
         network: a name of ``splitvae.models.registry.NETWORKS``: the paper's own, or that of another paper.
         options: of the network, such as ``base_channels``; for the paper's see ``SplitVAENetwork``.
 
@@ -44,10 +47,16 @@ class SplitVAE(Autoencoder):
         beta: float = 1.0,
         gamma_rule: GammaRule = "running-min",
         gamma_init: float = 1.0,
+        mask_scale: int = 1,
+        split_terms: dict[str, float] | None = None,
         network: str = "split-vae",
         **options: Any,
     ) -> None:
         super().__init__(image_shape, latent_dim, num_components, False, network, options)
+        if not 1 <= mask_scale <= min(self.image_shape[1:]) // 2:
+            raise InputError(f"mask_scale must lie between 1 and half a side of the images, not {mask_scale}.")
+        if num_components < 2 and (mask_scale > 1 or split_terms):
+            raise InputError("one component has no masks; leave out mask_scale and split_terms.")
         if beta < 0:
             raise InputError(f"beta must not be negative, not {beta}.")
         if gamma_rule not in get_args(GammaRule):
@@ -56,24 +65,36 @@ class SplitVAE(Autoencoder):
             "image_shape": list(self.image_shape), "latent_dim": latent_dim, "num_components": num_components,
             "beta": beta, "gamma_rule": gamma_rule, "gamma_init": gamma_init, "network": network, **options,
         }  # fmt: skip
-        self.beta = beta
+        if mask_scale > 1:
+            self.config["mask_scale"] = mask_scale
+        self.beta, self.mask_scale = beta, mask_scale
+        # What they weigh matters to training alone, so a saved model has forgotten it.
+        self.split_terms = SplitTerms(**split_terms) if split_terms else None
+        if self.split_terms is not None:
+            self.terms = (*type(self).terms, "split")
         self.variance = DecoderVariance(gamma_rule, gamma_init)
 
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, noise: Tensor | None = None, masks: Tensor | None = None) -> dict[str, Tensor]:
         """The objective and its terms; changes no state but batch norm's.
 
         Args:
             x: (B, C, H, W) in [0, 1].
             noise: (B, D) standard normal, the ε of z = μ + σ·ε; None = drawn here.
+            masks: (B, H, W) uint8, for guidance: see ``SplitTerms``.
 
         Returns:
-            0-dim tensors ``loss``, ``mse``, ``reconstruction``, ``kl``, ``gamma``: see ``balanced_loss``.
+            0-dim tensors ``loss``, ``mse``, ``reconstruction``, ``kl``, ``gamma``: see ``balanced_loss``; and
+            ``split``, the terms on the masks, where there are some.
         """
         posterior = self.encode(x)
         z = posterior.sample(noise=noise)
-        x_hat = self.decode(z).x_hat
-        squared_error = (x.float() - x_hat).square().sum(dim=(1, 2, 3))
-        return balanced_loss(squared_error, posterior.kl(), self.variance, self.beta, x[0].numel())
+        decoded = self.decode(z)
+        squared_error = (x.float() - decoded.x_hat).square().sum(dim=(1, 2, 3))
+        terms = balanced_loss(squared_error, posterior.kl(), self.variance, self.beta, x[0].numel())
+        if self.split_terms is not None:
+            split = self.split_terms(decoded.weights, x, masks)
+            terms |= {"loss": terms["loss"] + split, "split": split}
+        return terms
 
 
 class VAE(SplitVAE):

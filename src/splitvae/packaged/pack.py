@@ -1,7 +1,7 @@
 """Make the packaged model from a run: `make packaged-model`, whose last line is `python -m splitvae.packaged.pack RUN`.
 
-What is kept is what shows, samples and explains: model, densities, log, numbers, twenty test images to take apart. The
-record loses what belongs to the machine that trained: folders, the operating system.
+What is kept is what shows, samples and explains: model, densities, log, numbers; no image of the data set. The record
+loses what belongs to the machine that trained: folders, the operating system.
 """
 
 import shutil
@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 
-from splitvae.data.loader import fixed_rows
 from splitvae.densities.store import density_names
 from splitvae.errors import InputError
 from splitvae.evaluation.evaluate import chosen, summarize
@@ -19,12 +17,10 @@ from splitvae.evaluation.verify import read_metrics
 from splitvae.files import write_json
 from splitvae.models.pretrained import load_model
 from splitvae.packaged import DENSITY
-from splitvae.pictures import save_picture
 from splitvae.presets import PRESETS
 from splitvae.run import Run
 
 LARGEST_BYTES = 3_000_000
-EXAMPLES_PER_CLASS = 2
 
 CARD = """\
 # A small SplitVAE on MNIST
@@ -51,8 +47,7 @@ digits: these numbers compare with nothing but themselves.
 |---|---|
 {rows}
 
-`examples/` holds {examples} test images of MNIST (CC BY-SA 3.0), {per_class} of each class, to be taken apart where the
-data set is not at hand. Two epochs of a narrow network: good to look at, not to compare with.
+Two epochs of a narrow network: good to look at, not to compare with.
 """
 
 
@@ -60,7 +55,7 @@ def pack(run: Run, out: Path) -> int:
     """Copy what is needed of an evaluated run to ``out``; returns the bytes written.
 
     Raises:
-        InputError: it was not evaluated, has no labels, or is larger than a package should carry.
+        InputError: it was not evaluated or is larger than a package should carry.
     """
     metrics = read_metrics(run)
     best = chosen(metrics["rows"])["source"]
@@ -81,8 +76,7 @@ def pack(run: Run, out: Path) -> int:
     write_json(out / "config.json", record)
     metrics["card"]["machine"] = metrics["card"]["machine"].split("-")[0]
     write_json(out / "metrics.json", metrics)
-    examples = _examples(run, out / "examples")
-    (out / "README.md").write_text(_card(run, metrics, examples), encoding="utf-8")
+    (out / "README.md").write_text(_card(run, metrics), encoding="utf-8")
 
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if size > LARGEST_BYTES:
@@ -91,21 +85,7 @@ def pack(run: Run, out: Path) -> int:
     return size
 
 
-def _examples(run: Run, out: Path) -> int:
-    """Write the first test images of each class, in the fixed order, as PNG files; returns their number."""
-    data = run.trained_data
-    if data.labels is None:
-        raise InputError(f"{data.meta['source']} has no labels.")
-    rows = fixed_rows(data, "test", len(data.splits["test"]))
-    labels = data.labels[rows]
-    for label in sorted(set(labels.tolist())):
-        images = data.images[rows[labels == label][:EXAMPLES_PER_CLASS]]
-        for number, image in enumerate(images):
-            save_picture(Image.fromarray(image[0]), out / f"{label}-{number}.png")
-    return len(list(out.glob("*.png")))
-
-
-def _card(run: Run, metrics: dict, examples: int) -> str:
+def _card(run: Run, metrics: dict) -> str:
     summary, config = run.summary, run.config
     lines = [line for line in summarize(metrics["rows"]) if (line["protocol"], line["output"]) == ("clean", "x_hat")]
     return CARD.format(
@@ -116,7 +96,7 @@ def _card(run: Run, metrics: dict, examples: int) -> str:
         torch=run.record["versions"]["torch"], mse=summary["mse"], kl=summary["kl"], gamma=summary["gamma"],
         inactive=summary["inactive_latents"]["by_mean"], distance=metrics["distance"],
         n=metrics["card"]["generated_images"], real=metrics["card"]["real_images"],
-        floor=metrics["floor"]["frechet_distance"], examples=examples, per_class=EXAMPLES_PER_CLASS,
+        floor=metrics["floor"]["frechet_distance"],
         rows="\n".join(f"| {line['source']} | {line['mean']['frechet_distance']:.2f} |" for line in lines),
     )  # fmt: skip
 

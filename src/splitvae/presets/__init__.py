@@ -7,7 +7,7 @@ and five minutes.
 
 from typing import Any
 
-from splitvae.config import NEEDS, OF_MODELS, TrainConfig, network_fields
+from splitvae.config import NEEDS, OF_MODELS, SPLITS, TrainConfig, network_fields
 from splitvae.errors import InputError, nearest
 from splitvae.presets.preset import Preset as Preset
 from splitvae.presets.small import SMALL
@@ -30,7 +30,8 @@ def resolve(preset: str | None = None, **changes: Any) -> TrainConfig:
     if changes.get("network", values.get("network", "split-vae")) != values.get("network", "split-vae"):
         for option in network_fields():  # those of the preset's own network mean nothing to another
             values.pop(option, None)
-    config = TrainConfig().with_changes({**values, **changes})
+    of_split = SPLITS.get(changes.get("split", values.get("split", "free")), {})
+    config = TrainConfig().with_changes({**values, **of_split, **changes})
     for option, models in OF_MODELS.items():
         if option in changes and config.model not in models:
             raise InputError(f"{option} does not apply to the model {config.model}; leave it out.")

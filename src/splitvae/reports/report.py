@@ -14,7 +14,9 @@ from PIL import Image
 from splitvae import __version__
 from splitvae.densities.store import density_names, load_density
 from splitvae.evaluation.evaluate import best_density, summarize
+from splitvae.evaluation.mask_iou import iou_words
 from splitvae.evaluation.outputs import decode_outputs
+from splitvae.evaluation.split_kind import SEMANTIC_FROM, split_words
 from splitvae.evaluation.verify import read_metrics
 from splitvae.files import replacing
 from splitvae.pictures import square_grid
@@ -55,7 +57,7 @@ def render_report(run: Run, with_data: bool = True) -> str:
     metrics = read_metrics(run)
     best = best_density(run, metrics)
     page = Environment(loader=PackageLoader("splitvae", "reports"), autoescape=select_autoescape(["jinja"]))
-    page.filters["symbol"] = symbol
+    page.filters |= {"symbol": symbol, "split_words": split_words, "iou_words": iou_words}
     return page.get_template("report.html.jinja").render(
         run=run,
         name=run.path.resolve().name,
@@ -67,6 +69,7 @@ def render_report(run: Run, with_data: bool = True) -> str:
         best=best,
         pictures=pictures(run, metrics, best, with_data),
         value=value,
+        semantic_from=SEMANTIC_FROM,
         config=shown_config(run),
         version=__version__,
     )

@@ -110,18 +110,19 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
         outputs = list(dict.fromkeys(row["output"] for row in own[0]["rows"]))
         sources = [row["source"] for row in own[0]["rows"] if row["protocol"] == "clean" and row["output"] == "x_hat"]
         fitted = itertools.product(outputs, (source for source in sources if source not in ("REC", "normal")))
-        nearest_one = {pair: float(np.mean(_scores(own, *pair, "_train"))) for pair in fitted}
+        nearest_one = {pair: float(np.mean(scores_of(own, *pair, "_train"))) for pair in fitted}
         output, density = min(nearest_one, key=nearest_one.__getitem__)
-        cells = {source: _spread(_scores(own, output, source, to)) for source in sources}
+        cells = {source: spread_of(scores_of(own, output, source, to)) for source in sources}
         if claim == "latents":
-            cells["inactive"] = _spread([result["latents"]["inactive_by_mean"] for result in own])
-            cells["KL"] = _spread([result["latents"]["kl"] for result in own])
-            cells["mse"] = _spread([result["training"]["mse"] for result in own])
+            cells["inactive"] = spread_of([result["latents"]["inactive_by_mean"] for result in own])
+            cells["KL"] = spread_of([result["latents"]["kl"] for result in own])
+            cells["mse"] = spread_of([result["training"]["mse"] for result in own])
         lines.append({
             "system": system, "row": SYSTEMS[system].row, "changes": own[0]["changes"],
             "latent_dim": config["latent_dim"], "output": output, "density": density,
             "to_train": nearest_one[output, density], "seeds": sorted(result["seed"] for result in own),
-            "cells": cells, "score": _scores(own, output, density), "score_of_x_hat": _scores(own, "x_hat", density),
+            "cells": cells, "score": scores_of(own, output, density),
+            "score_of_x_hat": scores_of(own, "x_hat", density),
         })  # fmt: skip
     for line in lines:
         own_lines = [other for other in lines if other["system"] == line["system"]]
@@ -138,7 +139,7 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _scores(results: list[dict[str, Any]], output: str, source: str, to: str = "") -> list[float]:
+def scores_of(results: list[dict[str, Any]], output: str, source: str, to: str = "") -> list[float]:
     """Clean Fréchet distances of one output and source, one for each seed; ``to`` "_train" = to training images."""
     return [
         row["metrics"][f"frechet_distance{to}"]
@@ -148,6 +149,7 @@ def _scores(results: list[dict[str, Any]], output: str, source: str, to: str = "
     ]
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
+def spread_of(values: list[float]) -> dict[str, Any]:
+    """Mean and standard deviation (None for one) of some values, and the values."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "sd": sd, "values": values}

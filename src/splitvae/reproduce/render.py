@@ -137,27 +137,31 @@ LABEL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
 
 
 def table_plot(result: dict[str, Any]) -> Figure:
-    """The score of each system (mean ± sd) beside what it costs: parameters and FLOPs of a training step."""
+    """The score of each system, every seed a dot, beside what it costs: parameters and FLOPs of a training step."""
     chosen = sorted((line for line in result["lines"] if line["chosen"]), key=headline)
-    figure, (score, cost) = new_plot(9.6, 4.0, columns=2, width_ratios=(3, 2))
+    figure, (score, cost) = new_plot(10.6, 4.0, columns=2, width_ratios=(3, 2))
     wide = headline(chosen[-1]) > 10 * headline(chosen[0])  # one that collapsed must not hide the others
     for row, line in enumerate(chosen):
         cell = line["cells"][f"clean/{line['density']}"]
-        style: dict[str, Any] = {
-            "color": GREEN if line["system"] == "svae" else BLUE, "marker": "o", "markersize": 6, "capsize": 3,
-        }  # fmt: skip
-        score.errorbar(cell["mean"], row, xerr=cell["sd"], **style)
+        color = GREEN if line["system"] == "svae" else BLUE
+        score.plot(cell["values"], [row] * len(cell["values"]), "o", color=color, markersize=5, alpha=0.5, mew=0)
+        score.plot(cell["mean"], row, "|", color=color, markersize=13, mew=2)
         score.annotate(f"{cell['mean']:.3g}", (cell["mean"], row), (0, 7), **LABEL, ha="center")
-        cost.errorbar(line["gflop"], cell["mean"], cell["sd"], **style)
-        name = f"{line['row']}, {_millions(line['parameters'])}"
-        cost.annotate(name, (line["gflop"], cell["mean"]), (6, 3), **LABEL)
+        cost.plot(line["gflop"], cell["mean"], "o", color=color, markersize=6)
+        # Systems of equal cost lie above each other: names in the order of scores at the side, a line to each dot.
+        place = (1.08, 0.02 + 0.96 * row / max(len(chosen) - 1, 1))
+        leader = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "relpos": (0, 0.5)}
+        cost.annotate(
+            f"{line['row']}, {_millions(line['parameters'])}",
+            (line["gflop"], cell["mean"]), place, "data", "axes fraction", leader, fontsize=7, va="center",
+        )  # fmt: skip
     score.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
     outputs = ["" if line["output"] == "x_hat" else f", {symbol(line['output'])}" for line in chosen]
     score.set_yticks(range(len(chosen)), [line["row"] + own for line, own in zip(chosen, outputs, strict=True)])
     score.set_ylim(len(chosen) - 0.5, -0.7)
     score.set_xlabel(result["distance"])
-    score.set_title("samples of the fitted density, mean ± sd; dotted: floor", fontsize=10, loc="left")
-    cost.margins(x=0.3)
+    score.set_title("samples of the fitted density; dotted: floor", fontsize=10, loc="left")
+    cost.margins(x=0.1)
     cost.set_xlabel("GFLOP of a training step, per image")
     cost.set_title("against cost, with parameters", fontsize=10, loc="left")
     if wide:

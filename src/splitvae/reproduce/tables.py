@@ -59,8 +59,9 @@ def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> 
     Returns:
         ``table``, ``scale``, ``data``, ``distance``; ``lines``, one for each system and output: ``system``, ``row``,
         ``output``, ``chosen`` (whether its clean score is read from this output: the nearest to *training* images),
-        ``seeds``, ``parameters``, ``gflop`` (a training step, per image), ``gaussians`` of the mixture, ``cells``
-        (protocol/source → mean, sd over seeds, values) and ``published`` (GEN and last column, with protocol and why
+        ``run`` (name of the first seed's run directory), ``seeds``, ``parameters``, ``gflop`` (a training step, per
+        image), ``gaussians`` of the mixture, ``cells`` (protocol/source → mean, sd over seeds, values) and
+        ``published`` (GEN and last column, with protocol and why
         it is not comparable); ``floor``; ``lead``: how far SplitVAE is ahead of the best other, see ``lead``;
         ``notes``.
 
@@ -120,6 +121,7 @@ def _line(data: str, number: int, system: str, output: str, results: list[dict[s
             }  # fmt: skip
     return {
         "system": system, "row": SYSTEMS[system].row, "output": output, "density": SYSTEMS[system].density,
+        "run": results[0]["name"],
         "seeds": [result["seed"] for result in results], "parameters": counted["with_batch_norm_statistics"],
         "published_parameters": None if printed is None else printed.value,
         "gflop": results[0]["flops_per_image"]["step"] / 1e9,

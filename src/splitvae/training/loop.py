@@ -15,20 +15,22 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor, nn
 
 from splitvae.codes import refuse_other_images
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
-from splitvae.data.loader import ImageLoader, seeded
+from splitvae.data.loader import ImageLoader
+from splitvae.data.masks import Masks
 from splitvae.device import hardware, keep_freed_memory
 from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
 from splitvae.models.losses import gamma_apart
 from splitvae.presets import resolve
-from splitvae.run import Run, open_data, write_record
+from splitvae.run import Run, open_data, open_masks, write_record
+from splitvae.training.batches import Batches
 from splitvae.training.calibrate import calibrate
 from splitvae.training.checkpoint import TrainingState, load_latest
 from splitvae.training.ema import update_average
@@ -38,6 +40,7 @@ from splitvae.training.progress import Reporter, finish_trackers, start_tracker
 from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
 from splitvae.training.schedule import Plateau, learning_rate
 from splitvae.training.sync_norm import synchronise
+from splitvae.training.watch import Watch, reads_at_once
 
 # What may change when a run goes on: how long and how fast it trains, where it runs and what it records.
 MAY_CHANGE = {
@@ -94,13 +97,19 @@ def train(
         run = Run(Path(out).expanduser())
         if config.data is None:
             raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
-        if Path(config.data).expanduser().exists():  # a run may be resumed from another directory
-            config = replace(config, data=str(Path(config.data).expanduser().resolve()))
+        for place in ("data", "masks"):  # a run may be resumed from another directory
+            path = getattr(config, place)
+            if path is not None and Path(path).expanduser().exists():
+                config = config.with_changes({place: str(Path(path).expanduser().resolve())})
 
     tracker = None if config.tracker == "none" else config.tracker
     if tracker is not None and find_spec(tracker) is None:
         raise InputError(f"--tracker {tracker} needs the package {tracker}: pip install 'splitvae[{tracker}]'.")
-    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no", log_with=tracker, project_dir=run.path)
+    # Batch norm's statistics and γ are equal in all processes as they are computed: no step needs to send them.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(
+        cpu=config.device == "cpu", mixed_precision="no", log_with=tracker, project_dir=run.path, kwargs_handlers=[ddp]
+    )
     main = accelerator.is_main_process
     if main and resume is None:
         refuse_existing(run.path, overwrite)
@@ -113,6 +122,7 @@ def train(
             raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
         if resume is not None:
             refuse_other_images(cache, run.image_shape)
+        masks = open_masks(config, cache)
         config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
         if tracker not in (None, "tensorboard"):
@@ -126,7 +136,7 @@ def train(
         if tracker == "tensorboard":  # whose files lie in the run
             start_tracker(accelerator, config, run.path.name)
         try:
-            _fit(run, config, cache, accelerator, bf16=machine["precision"] == "bf16")
+            _fit(run, config, cache, masks, accelerator, bf16=machine["precision"] == "bf16")
         finally:
             finish_trackers(accelerator)
             if accelerator.num_processes > 1:
@@ -156,15 +166,17 @@ def _machine(config: TrainConfig, accelerator: Accelerator, before: dict[str, An
     }  # fmt: skip
 
 
-def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelerator, bf16: bool) -> None:
+def _fit(
+    run: Run, config: TrainConfig, cache: ImageCache, masks: Masks | None, accelerator: Accelerator, bf16: bool
+) -> None:
     """Train until ``config.epochs`` are done, from the newest state in the run if there is one."""
     device, main = accelerator.device, accelerator.is_main_process
     if device.type == "cpu":
         keep_freed_memory()
 
     # Data: a batch is the global one; this process and micro-batch takes its part of it.
-    loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip)
-    size = config.batch_size // (accelerator.num_processes * config.accumulate)
+    components = None if masks is None else masks.components
+    loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip, masks=components)
     total = config.epochs * loader.steps_per_epoch
 
     # Model, the running average of its weights, and Adam.
@@ -188,11 +200,13 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
     )
     if accelerator.num_processes > 1 and config.sync_batch_norm:
         synchronise(bare)
-    model = accelerator.prepare(torch.compile(bare) if config.compile else bare)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes never change: the fastest kernels are looked for once
+    model = accelerator.prepare(_compiled(bare, device) if config.compile else bare)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     if config.tracker != "none":
         reporter.also = accelerator.log
-    reporter.say(*opening_lines(run, config, bare, cache, accelerator, bf16, found))
+    reporter.say(*opening_lines(run, config, bare, cache, masks, accelerator, bf16, found))
 
     # A second copy of the model gets calibrated weights, for pictures along the way and for use at the end.
     ready = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -211,31 +225,22 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
         if main:
             state.save(run.path / "state")
 
-    def micro_batches(step: int) -> list[tuple[Tensor, Tensor]]:
-        """Images and noise of this process in this step, one pair for each micro-batch."""
-        epoch, index = divmod(step, loader.steps_per_epoch)
-        noise = torch.randn(config.batch_size, *bare.noise_shape, generator=seeded(config.seed, "noise", step))
-        first = [(m * accelerator.num_processes + accelerator.process_index) * size for m in range(config.accumulate)]
-        return [
-            (
-                loader.batch(epoch, index, slice(i, i + size)).contiguous(memory_format=torch.channels_last),
-                noise[i : i + size].to(device, non_blocking=True),
-            )
-            for i in first
-        ]
-
+    batches = Batches(loader, config, bare.noise_shape, accelerator.num_processes, accelerator.process_index)
     model.train()
     if state.step == 0 and config.variational and config.gamma_init == "first-batch":
         with torch.no_grad(), autocast():
-            first = torch.stack([model(x, noise)["mse"] for x, noise in micro_batches(0)]).mean()
+            first = torch.stack([model(*given)["mse"] for given in batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))
 
-    buffers = list(bare.buffers())
-    backup = [buffer.clone() for buffer in buffers]
+    at_once = reads_at_once(device)
+    watch = Watch(config.log_every, total, at_once)
+    parameters, buffers = list(bare.parameters()), list(bare.buffers())
+    backup = [buffer.clone() for buffer in buffers] if at_once else []
     clock = {"began": time.monotonic(), "saved": time.monotonic(), "step": -1 if found is None else state.step}
     with reporter, interrupts() as received:
         while state.step < total:
-            torch._foreach_copy_(backup, buffers)
+            if at_once:
+                torch._foreach_copy_(backup, buffers)
             factor = 1.0 if plateau is None else plateau.factor
             lr = learning_rate(config, state.step, loader.steps_per_epoch, factor)
             for group in optimizer.param_groups:
@@ -243,29 +248,29 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
 
             # Forward and backward over micro-batches; gradients are exchanged with the last one.
             values = torch.zeros(len(bare.terms), device=device)
-            for m, (x, noise) in enumerate(micro_batches(state.step)):
+            for m, given in enumerate(batches(state.step)):
                 with nullcontext() if m == config.accumulate - 1 else accelerator.no_sync(model):
                     with autocast():
-                        terms = model(x, noise)
+                        terms = model(*given)
                     accelerator.backward(terms["loss"] / config.accumulate)
                 values += torch.stack([terms[name].detach() for name in bare.terms]) / config.accumulate
             if config.clip_norm is not None:
-                norm = nn.utils.clip_grad_norm_(bare.parameters(), config.clip_norm)
+                norm = nn.utils.clip_grad_norm_(parameters, config.clip_norm)
             else:
-                norm = nn.utils.get_total_norm([p.grad for p in bare.parameters() if p.grad is not None])
+                norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
             # One small exchange: the terms' mean over processes, and whether any of them was asked to stop.
-            asked = torch.tensor([float(bool(received))], device=device)
-            values = accelerator.reduce(torch.cat([values, norm.detach()[None], asked]), "mean")
+            asked = bool(received)
+            values = torch.cat([values, norm.detach()[None], torch.full((1,), float(asked), device=device)])
+            values = accelerator.reduce(values, "mean")
 
-            # Reading a value waits for a GPU, so there it is done once in a while only.
-            # Always before something is written, so that a state or a model on disk is a good one.
+            # Reading a value waits for a GPU, so there each is read a turn late (see Watch).
+            # But always before something is written, so that a state or a model on disk is a good one.
             due = time.monotonic() - clock["saved"] > 60 * config.checkpoint_minutes
-            writes = due or state.step + 1 == total or _divides(config.checkpoint_every, state.step + 1)
+            writes = due or asked or state.step + 1 == total or _divides(config.checkpoint_every, state.step + 1)
             writes = writes or _divides(config.snapshot_every * loader.steps_per_epoch, state.step + 1)
-            look = reads_at_once(device) or writes or (state.step + 1) % config.log_every == 0
-            if look and not torch.isfinite(values).all():
-                if reads_at_once(device):  # only batch norm has moved since the last good step: undo that
+            if (at_once or writes) and not torch.isfinite(values).all():
+                if at_once:  # only batch norm has moved since the last good step: undo that
                     torch._foreach_copy_(buffers, backup)
                     save()
                 raise SplitVAEError(_diverged(bare.terms, values, state.step, run, config))
@@ -281,7 +286,14 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
                 update_average(average, bare, config.ema_decay, state.step)
 
             # Log, picture, snapshot.
-            reporter.step(state.step, values, lr, look)
+            readings = watch.take(state.step, values, lr, now=writes)
+            for reading in readings:
+                if not torch.isfinite(reading.last).all():
+                    raise SplitVAEError(_diverged(bare.terms, reading.last, reading.step - 1, run, config))
+                reporter.note(reading)
+            newest = values if at_once else readings[-1].last if readings else None
+            if newest is not None:
+                reporter.show(state.step, newest)
             if main and wants_picture(state.step, loader.steps_per_epoch, total):
                 with autocast():
                     save_picture_of(ready_model(QUICK_CALIBRATION), cache, run, state.step)
@@ -293,7 +305,9 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
             # Save what is needed to resume, and leave if asked to.
             if due or _divides(config.checkpoint_every, state.step):
                 save()
-            if bool(received) if accelerator.num_processes == 1 else look and values[-1] > 0:
+            if asked if accelerator.num_processes == 1 else newest is not None and newest[-1] > 0:
+                if not torch.isfinite(values).all():
+                    raise SplitVAEError(_diverged(bare.terms, values, state.step - 1, run, config))
                 save()
                 number = received[0] if received else 15
                 raise Interrupted(
@@ -310,9 +324,9 @@ def _fit(run: Run, config: TrainConfig, cache: ImageCache, accelerator: Accelera
             reporter.say(*lines)
 
 
-def reads_at_once(device: torch.device) -> bool:
-    """Whether a value can be read without waiting for a queue of work."""
-    return device.type == "cpu"
+def _compiled(model: nn.Module, device: torch.device) -> Any:
+    """The model compiled; on a GPU as CUDA graphs, because a step of 100 small images is mostly launches."""
+    return torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def _divides(period: int, step: int) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 from splitvae.config import TrainConfig
 from splitvae.errors import SplitVAEError
 from splitvae.files import replacing
+from splitvae.training.watch import Reading
 
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
 
@@ -63,9 +64,8 @@ class Reporter:
         )  # fmt: skip
         self._task = self._bar.add_task("training", total=total, completed=start, terms="")
         self._started_at, self._started_step = time.monotonic(), start
-        self._logged_at, self._logged_step = time.monotonic(), start
+        self._logged_at = time.monotonic()
         self._printed_at = time.monotonic()
-        self._sums: Tensor | None = None
 
     def __enter__(self) -> "Reporter":
         self._bar.start()
@@ -79,29 +79,15 @@ class Reporter:
         for line in lines:
             self.console.print(line, soft_wrap=True)
 
-    def step(self, step: int, values: Tensor, lr: float, look: bool) -> None:
-        """Take note of one optimiser step; every ``log_every`` steps a line of means goes to the log.
+    def note(self, reading: Reading) -> None:
+        """Append a line to the log: means since the last one, and γ, the rate and speeds as they are.
 
-        Args:
-            step: steps done.
-            values: the terms, then the gradient's norm, on the device.
-            lr: the step's learning rate.
-            look: whether values may be read, which waits for a GPU.
+        The values are the terms, then the gradient's norm.
         """
         if not self.writes:
             return
-        self._sums = values.clone() if self._sums is None else self._sums.add_(values)
-        if step % self.config.log_every == 0 or step == self.total:
-            self._log(step, values, lr)
-        if look:
-            self._show(step, values)
-
-    def _log(self, step: int, values: Tensor, lr: float) -> None:
-        """Append means since the last line, and γ, the rate and speeds as they are."""
-        assert self._sums is not None
-        steps, now = step - self._logged_step, time.monotonic()
-        means = dict(zip((*self.terms, "grad_norm"), (self._sums / steps).tolist(), strict=False))
-        gamma = means["gamma"] = float(values[self.terms.index("gamma")])
+        step, means = reading.step, dict(zip((*self.terms, "grad_norm"), reading.means.tolist(), strict=False))
+        gamma = means["gamma"] = float(reading.last[self.terms.index("gamma")])
         record = {
             "step": step,
             "epoch": (step - 1) // self.steps_per_epoch,
@@ -111,8 +97,8 @@ class Reporter:
             "nll": means["reconstruction"] + 0.5 * self.values_per_image * math.log(2 * math.pi * gamma),
             # The KL's weight against SSE/2: what shrinks as training goes on.
             "beta_gamma": self.config.beta * gamma if self.config.variational else None,
-            "lr": lr,
-            "sec_per_step": (now - self._logged_at) / steps,
+            "lr": reading.lr,
+            "sec_per_step": (reading.taken_at - self._logged_at) / reading.steps,
             "inactive": self.inactive,
         }
         with open(self.log, "a", encoding="utf-8") as file:
@@ -123,10 +109,15 @@ class Reporter:
             except Exception as error:  # each tracker has its own
                 self.also = None
                 _lost(error)
-        self._sums, self._logged_at, self._logged_step = None, now, step
+        self._logged_at = reading.taken_at
 
-    def _show(self, step: int, values: Tensor) -> None:
-        """Move the bar, or print a line if the last is some time ago."""
+    def show(self, step: int, values: Tensor) -> None:
+        """Move the bar, or print a line if the last is some time ago.
+
+        Args:
+            step: steps done.
+            values: the terms of the step; reading them waits for a device.
+        """
         now = time.monotonic()
         if self._bar.disable and now - self._printed_at < PLAIN_EVERY:
             return

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader, seeded
+from splitvae.data.masks import Masks
 from splitvae.files import write_json
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.distributions import DiagonalGaussian, inactive_latents
@@ -26,6 +27,7 @@ def opening_lines(
     config: TrainConfig,
     model: Autoencoder,
     cache: ImageCache,
+    masks: Masks | None,
     accelerator: Accelerator,
     bf16: bool,
     found: Path | None,
@@ -39,6 +41,9 @@ def opening_lines(
         f"{type(model).__name__} with {parameters:,} parameters on {accelerator.device.type}"
         f"{f' × {processes}' if processes > 1 else ''} in {'bf16' if bf16 else 'float32'}, run {run.path}",
     ]
+    if masks is not None:
+        guided, numbers = masks.known(cache.splits["train"]), ", ".join(map(str, masks.values))
+        lines.append(f"masks of {guided:,} training images; components 1 … {len(masks.values)} are their {numbers}")
     if count := cache.meta["not_images"]["count"]:
         lines.append(f"skipped {count} files that are no images, such as {cache.meta['not_images']['first'][0]}")
     if count := cache.meta["damaged"]["count"]:

@@ -22,10 +22,12 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         axes = [0, *range(2, x.dim())]
         count = x.numel() // x.shape[1] * dist.get_world_size()
 
-        # One exchange: the means of x and of x² over processes; gradients flow back through it.
-        moments = torch.stack([x.mean(axes), x.square().mean(axes)])
+        # One exchange: the means of x and of x² over processes; gradients flow back through it. In float64, because the
+        # difference of the two loses digits where a channel is far from 0.
+        own_variance, own_mean = (moment.double() for moment in torch.var_mean(x, axes, correction=0))
+        moments = torch.stack([own_mean, own_variance + own_mean.square()])
         moments = all_reduce(moments) / dist.get_world_size()
-        mean, variance = moments[0], (moments[1] - moments[0].square()).clamp(min=0)
+        mean, variance = moments[0].float(), (moments[1] - moments[0].square()).clamp(min=0).float()
 
         with torch.no_grad():
             assert self.momentum is not None

@@ -1,0 +1,173 @@
+"""Masks given with images: for each pixel the component that shall paint it, or that nobody has said.
+
+Masks are numbers, one for each thing: 0 and 255 of a black and white PNG, or 0, 1, 2 … of a segmentation. Sorted, the
+numbers that occur are the components in their order; 255 beyond as many numbers as there are components means unknown.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from splitvae.data.cache import ImageCache
+from splitvae.data.decode import open_picture
+from splitvae.data.loader import seeded
+from splitvae.errors import InputError
+from splitvae.models.split_terms import UNKNOWN
+
+SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")  # without loss: a number must stay what it is
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of a prepared data set.
+
+    Attributes:
+        components: (N, H, W) uint8 in the order of ``ImageCache.images``: 0 … K−1, or ``UNKNOWN``.
+        values: the numbers of the source, one for each component from the first.
+    """
+
+    components: np.ndarray
+    values: list[int]
+
+    def known(self, rows: np.ndarray) -> int:
+        """How many of some images have a mask."""
+        return int((self.components[rows] != UNKNOWN).any(axis=(1, 2)).sum())
+
+    def sparse(self, cache: ImageCache, share: float, seed: int) -> "Masks":
+        """The masks of a share of the training images only, chosen by a seed; test images keep theirs."""
+        if share == 1:
+            return self
+        rows = cache.splits["train"]
+        has = rows[(self.components[rows] != UNKNOWN).any(axis=(1, 2))]
+        order = np.random.default_rng(int(seeded(seed, "masks", 0).initial_seed())).permutation(has)
+        components = self.components.copy()
+        components[order[round(share * len(has)) :]] = UNKNOWN
+        return Masks(components, self.values)
+
+
+def read_masks(source: str | Path, cache: ImageCache, num_components: int) -> Masks:
+    """Read masks and fit them to prepared images as those were fitted, without mixing numbers.
+
+    Args:
+        source: an .npz with ``train_masks`` and perhaps ``test_masks``, (N, H, W) of whole numbers, one for each image
+            of the data's own train and test in order; or a folder whose files have the names of the images, in the
+            same sub-folders, with the suffix of a format without loss. Images without a file have no mask.
+        cache: the images.
+        num_components: K.
+
+    Raises:
+        InputError: no masks, masks of another size or number than the images, more numbers than components, or a file
+            of no image.
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(f"masks: {source} does not exist.")
+    if path.is_dir():
+        raw = _read_folder(path, cache)
+    elif path.suffix == ".npz":
+        raw = _read_npz(path, cache)
+    else:
+        raise InputError(f"masks: {source} must be an .npz with train_masks, or a folder of pictures.")
+    counts = np.zeros(256, np.int64)
+    for mask in raw.values():
+        counts += np.bincount(mask.ravel(), minlength=256)
+    values = np.flatnonzero(counts).tolist()
+    if len(values) == num_components + 1 and values[-1] == UNKNOWN:
+        values.pop()
+    if len(values) > num_components:
+        shown = ", ".join(map(str, values[:8])) + (" …" if len(values) > 8 else "")
+        raise InputError(
+            f"masks: {source} holds {len(values)} different numbers ({shown}), the model has {num_components} "
+            "components; ask for more with --num-components, or merge numbers."
+        )
+    numbers = np.full(256, UNKNOWN, np.uint8)
+    numbers[values] = range(len(values))
+    components = np.full((len(cache.images), *cache.shape[1:]), UNKNOWN, np.uint8)
+    for row, mask in raw.items():
+        components[row] = _fitted(numbers[mask], cache)
+    return Masks(components, values)
+
+
+def _read_npz(path: Path, cache: ImageCache) -> dict[int, np.ndarray]:
+    """Row → mask as it is in the source."""
+    try:
+        with np.load(path) as file:
+            parts = [file[name] for name in ("train_masks", "test_masks") if name in file.files]
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"masks: {path} is not a readable .npz: {error}.") from error
+    if not parts:
+        raise InputError(f"masks: {path} holds no array train_masks.")
+    shapes = {part.shape[1:] for part in parts}
+    if any(part.ndim != 3 or part.dtype.kind not in "uib" for part in parts) or len(shapes) > 1:
+        raise InputError(f"masks: train_masks and test_masks of {path} must be (N, H, W) of whole numbers.")
+    masks = np.concatenate(parts)
+    if masks.size and not 0 <= int(masks.min()) <= int(masks.max()) <= 255:
+        raise InputError(f"masks: the numbers in {path} must lie in 0 … 255.")
+    test = len(cache.splits["test"]) if cache.meta["test_split"] == "of the source" else 0
+    if len(masks) not in (len(cache.images), len(cache.images) - test):
+        raise InputError(f"masks: {path} holds {len(masks):,} masks for {len(cache.images):,} images.")
+    return {row: _checked(mask.astype(np.uint8), cache, f"those in {path}") for row, mask in enumerate(masks)}
+
+
+def _read_folder(path: Path, cache: ImageCache) -> dict[int, np.ndarray]:
+    """Row → mask as it is in its file."""
+    if cache.names is None:
+        raise InputError(f"masks: the images have no names that files in {path} could share; use an .npz of masks.")
+    rows: dict[str, list[int]] = {}
+    test = set(cache.splits["test"].tolist()) if cache.meta["test_split"] == "of the source" else set()
+    for row, name in enumerate(cache.names):
+        stem = Path(name).with_suffix("").as_posix()
+        for known in (stem, f"{'test' if row in test else 'train'}/{stem}"):
+            rows.setdefault(known, []).append(row)
+    found: dict[int, np.ndarray] = {}
+    for file in sorted(path.rglob("*")):
+        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
+            continue
+        stem = file.relative_to(path).with_suffix("").as_posix()
+        if len(rows.get(stem, [])) != 1:
+            fault = "is no name of an image" if stem not in rows else "is the name of several images"
+            raise InputError(f"masks: {file}: {stem} {fault}.")
+        found[rows[stem][0]] = _checked(_read_mask(file), cache, str(file))
+    if not found:
+        raise InputError(f"masks: {path} holds no mask; they are {', '.join(SUFFIXES)} named as the images.")
+    return found
+
+
+def _read_mask(file: Path) -> np.ndarray:
+    """(H, W) uint8: grey values, or the numbers behind a palette's colours."""
+    try:
+        with open_picture(file) as picture:
+            picture.load()
+            if picture.mode == "1":
+                picture = picture.convert("L")
+            if picture.mode not in ("L", "P"):
+                raise InputError(f"is in the mode {picture.mode}; a mask is grey or has a palette")
+            return np.asarray(picture)
+    except (InputError, OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"masks: {file}: {str(error).rstrip('.')}.") from error
+
+
+def _checked(mask: np.ndarray, cache: ImageCache, what: str) -> np.ndarray:
+    """The mask, if it has the size of the images as they were or as they are prepared."""
+    H, W = mask.shape
+    sizes = [*cache.meta["original_sizes"], list(cache.shape[:0:-1])]  # (width, height)
+    if [W, H] not in sizes:
+        shown = " or ".join(f"{height}×{width}" for width, height in sizes[:3])
+        raise InputError(f"masks: {what} are {H}×{W}, the images {shown} (height × width).")
+    return mask
+
+
+def _fitted(mask: np.ndarray, cache: ImageCache) -> np.ndarray:
+    """A mask through the crop, padding and resize of its images, the nearest pixel's number for each."""
+    H, W = cache.shape[1:]
+    if mask.shape == (H, W):
+        return mask
+    transform, picture = cache.meta["transform"], Image.fromarray(mask)
+    if transform["pad"]:
+        return np.pad(mask, transform["pad"], constant_values=UNKNOWN)
+    if transform["crop"]:
+        picture = picture.crop(transform["crop"])
+    resize = ImageOps.fit if transform["fit"] == "crop" else Image.Image.resize
+    return np.asarray(resize(picture, (W, H), Image.Resampling.NEAREST))

@@ -1,0 +1,167 @@
+"""What the number of components, the knobs of the split and its heads do, everything else equal.
+
+Each variant is SplitVAE's recipe with other values, at equal parameters within 5 %: distances of x̂, of each component
+and of their mix in the clean protocol, reconstruction, inactive latents, and the kind of split that was learned.
+"""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from splitvae.errors import InputError
+from splitvae.reports.columns import symbol
+from splitvae.reports.plots import BLACK, BLUE, GREEN, VERMILLION, new_plot
+from splitvae.reproduce.claims import scores_of, spread_of
+from splitvae.reproduce.plan import Scale, one_protocol
+from splitvae.reproduce.results import Job
+from splitvae.reproduce.tables import TABLES
+from splitvae.reproduce.tables import jobs_of as jobs_of_table
+
+# Name → changes to the recipe; the first is the paper's.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "free": {},
+    "K = 1": {"num_components": 1},
+    "K = 3": {"num_components": 3},
+    "K = 4": {"num_components": 4},
+    "K = 8": {"num_components": 8},
+    "semantic": {"split": "semantic"},
+    "syntactic": {"split": "syntactic"},
+    "coarse masks": {"mask_scale": 4},
+    "smooth masks": {"mask_smoothness": 1.0},
+    "decided masks": {"mask_decisiveness": 0.1},
+    "balanced masks": {"mask_balance": 0.1},
+    "separate heads": {"head": "separate"},
+    "branch heads": {"head": "branch"},
+}
+KINDS = {"semantic": GREEN, "syntactic": VERMILLION}  # others are blue
+
+
+def jobs_of(
+    data: str, scale: Scale = "small", only: list[str] | None = None, seeds: int = 3, n: int | None = None
+) -> list[Job]:
+    """What is to be trained and scored.
+
+    Args:
+        data: a data set of the tables.
+        scale, seeds, n: as for a table.
+        only: names of ``VARIANTS``.
+
+    Raises:
+        InputError: an unknown data set or variant, or no seeds.
+    """
+    table = next((name for name, (of, _) in TABLES.items() if of == data), None)
+    if table is None:
+        raise InputError(f"'{data}' is no data set of the tables: {', '.join(of for of, _ in TABLES.values())}.")
+    for name in only or ():
+        if name not in VARIANTS:
+            raise InputError(f"'{name}' is no variant of the split: {', '.join(VARIANTS)}.")
+    return [
+        Job(job.data, job.system, job.small, job.seed, job.n, tuple(VARIANTS[name].items()))
+        for job in jobs_of_table(table, scale, ["svae"], seeds, n)
+        for name in (VARIANTS if only is None else only)
+    ]
+
+
+def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Lines of the table, one for each variant, means over seeds.
+
+    Returns:
+        ``distance``, ``floor``, ``images``, ``source``, ``hardware``, and ``lines`` with ``variant``, ``parameters``,
+        ``seeds``, ``kinds`` (of each seed; None for K = 1) and ``cells``: name → mean, sd, values, where the names are
+        REC, each output's name (of mixture samples), mse, inactive and smoothness.
+    """
+    one_protocol(results)
+    lines = []
+    for variant, changes in VARIANTS.items():
+        own = sorted((r for r in results if r["changes"] == changes), key=lambda r: r["seed"])
+        if not own:
+            continue
+        splits = [result["split"] for result in own]
+        cells: dict[str, list[float]] = {"REC": scores_of(own, "x_hat", "REC")}
+        cells |= {
+            output: scores_of(own, output, "gmm") for output in dict.fromkeys(r["output"] for r in own[0]["rows"])
+        }
+        cells["mse"] = [result["training"]["mse"] for result in own]
+        cells["inactive"] = [result["latents"]["inactive_by_mean"] for result in own]
+        if all(splits):
+            cells["smoothness"] = [split["smoothness"] for split in splits]
+        lines.append({
+            "variant": variant, "parameters": own[0]["parameters"]["with_batch_norm_statistics"],
+            "seeds": [result["seed"] for result in own], "kinds": [split and split["kind"] for split in splits],
+            "cells": {name: spread_of(values) for name, values in cells.items()},
+        })  # fmt: skip
+    first = results[0]
+    return {
+        "data": first["data"], "scale": first["scale"], "distance": first["distance"], "lines": lines,
+        "floor": float(np.mean([result["floor"]["frechet_distance"] for result in results])),
+        "images": first["card"]["generated_images"], "source": first["card"]["source"],
+        "hardware": sorted({result["hardware"] for result in results}), "notes": first["notes"],
+    }  # fmt: skip
+
+
+def split_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """(headings, rows) of the table."""
+    usual = 2 if result["floor"] < 1 else 1
+    digits = {"mse": 4, "inactive": 1, "smoothness": 2}
+    rows = []
+    for line in result["lines"]:
+
+        def told(name: str, line: dict[str, Any] = line) -> str:
+            cell, places = line["cells"].get(name), digits.get(name, usual)
+            if cell is None:
+                return "–"
+            return f"{cell['mean']:.{places}f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.{places}f}")
+
+        components = [name for name in line["cells"] if name.startswith("x") and name != "x_hat"]
+        best = min(components, key=lambda name: line["cells"][name]["mean"]) if components else None
+        kinds = ", ".join(kind or "–" for kind in dict.fromkeys(line["kinds"]))
+        rows.append([
+            line["variant"], f"{line['parameters'] / 1e6:.2f} M", told("REC"), told("x_hat"),
+            "–" if best is None else f"{told(best)} ({symbol(best)})", told("mix"), told("mse"), told("inactive"),
+            told("smoothness"), kinds,
+        ])  # fmt: skip
+    return [
+        "variant", "params", "REC", "x̂", "best component", "mix", "mse", "inactive", "smoothness", "kinds learned",
+    ], rows  # fmt: skip
+
+
+def split_notes(result: dict[str, Any]) -> list[str]:
+    """What a reader must know."""
+    seeds = sorted({seed for line in result["lines"] for seed in line["seeds"]})
+    return [
+        f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']}, clean "
+        f"protocol, mixture on training codes but for REC; {result['images']:,} images on either side, "
+        f"{result['source']}; floor {result['floor']:.1f}",
+        "best component: of the mean over seeds, to test images: an optimistic choice, which x̂ and mix are not",
+        f"on {', '.join(result['hardware'])}",
+        *result["notes"],
+    ]
+
+
+def split_plot(result: dict[str, Any]) -> Figure:
+    """The distance of x̂ by variant; and what components gain or lose against x̂, over the smoothness of the masks
+    (the paper's figures 3 and 4), each seed a point."""
+    lines = result["lines"]
+    figure, (score, gain) = new_plot(10.4, 0.3 * len(lines) + 1.6, columns=2)
+    for row, line in enumerate(lines):
+        values = line["cells"]["x_hat"]["values"]
+        score.plot(values, [row] * len(values), "o", color=BLUE, markersize=5, alpha=0.5, markeredgewidth=0)
+        score.plot(line["cells"]["x_hat"]["mean"], row, "|", color=BLUE, markersize=12, markeredgewidth=2)
+        components = [name for name in line["cells"] if name.startswith("x") and name != "x_hat"]
+        for i, kind in enumerate(line["kinds"] if components else ()):
+            best = min(line["cells"][name]["values"][i] for name in components)
+            difference = best - line["cells"]["x_hat"]["values"][i]
+            smoothness = line["cells"]["smoothness"]["values"][i]
+            gain.plot(smoothness, difference, "o", color=KINDS.get(kind, BLUE), markersize=5, alpha=0.7)
+    score.set_yticks(range(len(lines)), [line["variant"] for line in lines])
+    score.set_ylim(len(lines) - 0.5, -0.7)
+    if max(line["cells"]["x_hat"]["mean"] for line in lines) > 10 * min(
+        line["cells"]["x_hat"]["mean"] for line in lines
+    ):
+        score.set_xscale("log")
+    score.set_xlabel(f"{result['distance']} of x̂, mixture")
+    gain.axhline(0, color=BLACK, linewidth=0.8, linestyle=":")
+    gain.set_xlabel("smoothness of the masks; green = semantic, red = syntactic")
+    gain.set_ylabel("best component − x̂")
+    return figure

@@ -1,0 +1,196 @@
+"""Promises about given masks: how they are read, what they mean, and that a model learns from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import pixels, tiny_options
+from PIL import Image
+
+from splitvae import InputError, Run
+from splitvae.data.cache import ImageCache, prepare
+from splitvae.data.loader import ImageLoader
+from splitvae.data.masks import read_masks
+from splitvae.evaluation.mask_iou import iou, iou_of_run
+from splitvae.models.split_terms import UNKNOWN
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Path:
+    """100 training and 20 test images, dark on the left and bright on the right; masks say where the dark ends."""
+    rng = np.random.default_rng(0)
+    ends = rng.integers(4, 13, 120)
+    masks = (np.arange(16)[None, None] >= ends[:, None, None]).repeat(16, axis=1)
+    images = np.where(masks, 200, 40) + rng.integers(-20, 20, (120, 16, 16))
+    path = tmp_path / "halves.npz"
+    parts = {"train": images[:100], "test": images[100:], "train_masks": masks[:100], "test_masks": masks[100:]}
+    np.savez(path, **{name: part.astype(np.uint8) for name, part in parts.items()})
+    return path
+
+
+def write_masks(folder: Path, masks: dict[str, np.ndarray]) -> Path:
+    for name, mask in masks.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    return folder
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> ImageCache:
+    """Twelve images of 24×24 pixels, by name, prepared at 16×16."""
+    for number, image in enumerate(pixels(12, 24, 24)):
+        path = tmp_path / "pictures" / f"{number:02d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+    return prepare(tmp_path / "pictures", (16, 16))
+
+
+def test_an_npz_holds_them_in_the_order_of_the_images(halves: Path):
+    cache = prepare(halves)
+    masks = read_masks(halves, cache, 2)
+    assert masks.values == [0, 1]
+    given = np.load(halves)
+    np.testing.assert_array_equal(masks.components[cache.splits["train"]], given["train_masks"])
+    np.testing.assert_array_equal(masks.components[cache.splits["test"]], given["test_masks"])
+
+
+def test_files_have_the_names_of_images_which_may_have_none(named: ImageCache, tmp_path: Path):
+    black_and_white = np.zeros((24, 24), np.uint8)
+    black_and_white[:, 12:] = 255
+    source = write_masks(tmp_path / "masks", {"03.png": black_and_white, "07.png": 255 - black_and_white})
+    masks = read_masks(source, named, 2)
+    assert masks.values == [0, 255]
+    row = named.names.index("03.jpg")
+    assert (masks.components[row, :, :8] == 0).all()
+    assert (masks.components[row, :, 8:] == 1).all()
+    assert (masks.components[named.names.index("07.jpg"), :, :8] == 1).all()
+    assert (masks.components[named.names.index("00.jpg")] == UNKNOWN).all()
+    assert masks.known(np.arange(12)) == 2
+
+
+def test_255_beyond_the_components_is_unknown(named: ImageCache, tmp_path: Path):
+    three = np.zeros((16, 16), np.uint8)
+    three[4:8], three[8:] = 7, 255
+    masks = read_masks(write_masks(tmp_path / "masks", {"03.png": three}), named, 2)
+    row = named.names.index("03.jpg")
+    assert masks.values == [0, 7]
+    assert masks.components[row, :, 0].tolist() == [0] * 4 + [1] * 4 + [UNKNOWN] * 8
+    masks = read_masks(tmp_path / "masks", named, 3)
+    assert masks.values == [0, 7, 255]
+
+
+def test_padding_is_nobodys(tmp_path: Path):
+    images = pixels(12, 28, 28, 1)
+    np.savez(tmp_path / "d.npz", train=images, train_masks=np.ones((12, 28, 28), np.uint8))
+    masks = read_masks(tmp_path / "d.npz", prepare(tmp_path / "d.npz", (32, 32)), 2)
+    assert (masks.components[:, 2:-2, 2:-2] == 0).all()
+    assert (masks.components[:, :2] == UNKNOWN).all()
+
+
+def test_a_share_is_chosen_by_the_seed_and_spares_the_test_images(halves: Path):
+    cache = prepare(halves)
+    masks, train = read_masks(halves, cache, 2), cache.splits["train"]
+    some = masks.sparse(cache, 0.1, seed=3)
+    assert (some.known(train), some.known(cache.splits["test"])) == (10, 20)
+    np.testing.assert_array_equal(some.components, masks.sparse(cache, 0.1, seed=3).components)
+    assert not np.array_equal(some.components, masks.sparse(cache, 0.1, seed=4).components)
+    assert masks.known(train) == 100
+
+
+def test_they_follow_the_order_and_the_mirroring_of_their_images(halves: Path):
+    cache = prepare(halves)
+    loader = ImageLoader(cache, "train", 20, 0, flip=True, masks=read_masks(halves, cache, 2).components)
+    for epoch, index in ((0, 0), (0, 3), (1, 1)):
+        x, masks = loader.batch(epoch, index), loader.batch_of_masks(epoch, index)
+        assert torch.equal(x[:, 0] > 0.5, masks == 1)
+        assert torch.equal(loader.batch_of_masks(epoch, index, slice(5, 9)), masks[5:9])
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"03.png": np.zeros((9, 24), np.uint8)}, r"03.png are 9×24, the images 24×24 or 16×16"),
+        ({"77.png": np.zeros((24, 24), np.uint8)}, "77 is no name of an image"),
+        ({"03.png": np.arange(576).reshape(24, 24).astype(np.uint8)}, "256 different numbers .* 2 components"),
+        ({"03.png": np.zeros((24, 24, 3), np.uint8)}, "mode RGB; a mask is grey or has a palette"),
+        ({}, "holds no mask"),
+    ],
+)
+def test_wrong_files_get_one_line(files, words, named: ImageCache, tmp_path: Path):
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match=words):
+        read_masks(write_masks(tmp_path / "masks", files), named, 2)
+
+
+def test_wrong_sources_get_one_line(halves: Path, named: ImageCache, tmp_path: Path):
+    cache = prepare(halves)
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "03.png").write_text("no picture")
+    np.savez(tmp_path / "none.npz", other=np.zeros(3))
+    np.savez(tmp_path / "few.npz", train_masks=np.zeros((7, 16, 16), np.uint8))
+    np.savez(tmp_path / "soft.npz", train_masks=np.zeros((120, 16, 16)))
+    for source, opened, words in (
+        ("nowhere", cache, "does not exist"),
+        ("text.png", cache, "must be an .npz"),
+        ("none.npz", cache, "no array train_masks"),
+        ("few.npz", cache, "7 masks for 120 images"),
+        ("soft.npz", cache, "whole numbers"),
+        ("m", cache, "no names"),
+        ("m", named, "03.png: not an image"),
+    ):
+        with pytest.raises(InputError, match=words):
+            read_masks(tmp_path / source, opened, 2)
+
+
+def test_iou_by_hand():
+    truth = torch.tensor([[[0, 0], [1, 1]], [[0, 0], [0, 0]]])
+    predicted = torch.tensor([[[0, 1], [1, 1]], [[0, 0], [0, 0]]])
+    torch.testing.assert_close(iou(predicted, truth, 0), torch.tensor([0.5, 1.0]))
+    found = iou(predicted, truth, 1)
+    assert found[0] == pytest.approx(2 / 3)
+    assert found[1].isnan()
+    truth[0, 0, 1] = UNKNOWN
+    assert iou(predicted, truth, 1)[0] == 1
+
+
+def test_a_model_paints_the_masks_that_it_was_given(halves: Path, tmp_path: Path, splitvae):
+    options = tiny_options(epochs=15, beta=0.1, lr=3e-3)
+    status, out, _ = splitvae("train", "--data", halves, "--masks", halves, "--out", tmp_path / "run", *options)
+    assert status == 0
+    assert "masks of 100 training images; components 1 … 2 are their 0, 1" in out
+    guided = iou_of_run(Run.open(tmp_path / "run"))
+    assert guided["images"] == 20
+    assert guided["matched"] == [1, 2]
+    assert guided["foreground"] > 0.8
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["split"] > 0
+
+    options = tiny_options(epochs=1)
+    assert splitvae("train", "--data", halves, "--out", tmp_path / "free", *options)[0] == 0
+    free = Run.open(tmp_path / "free")
+    assert iou_of_run(free) is None
+    assert iou_of_run(free, halves)["foreground"] < guided["foreground"]
+
+
+def test_a_guided_run_goes_on_as_if_it_had_not_stopped(halves: Path, tmp_path: Path, splitvae):
+    options = ["--data", halves, "--masks", halves, "--mask-share", 0.5, "--flip", "--lr-schedule", "constant"]
+    assert splitvae("train", *options, *tiny_options(epochs=2), "--out", tmp_path / "whole")[0] == 0
+    assert splitvae("train", *options, *tiny_options(), "--out", tmp_path / "parts")[0] == 0
+    assert splitvae("train", "--resume", tmp_path / "parts", "--epochs", 2)[0] == 0
+    whole, parts = (Run.open(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_wrong_masks_are_refused_before_a_run_is_made(halves: Path, tmp_path: Path, splitvae):
+    status, _, err = splitvae(
+        "train", "--data", halves, "--masks", tmp_path / "none", "--out", tmp_path / "run", *tiny_options()
+    )
+    assert (status, err.count("\n")) == (2, 1)
+    assert not (tmp_path / "run" / "config.json").exists()
+    status, _, err = splitvae(
+        "train", "--data", halves, "--masks", halves, "--num-components", 1, "--out", tmp_path / "run", *tiny_options()
+    )
+    assert "one component has no masks" in err
