@@ -31,9 +31,12 @@ def render(result: dict[str, Any]) -> str:
         f"{machine['hardware']} ({machine['cpu_capability']}), {machine['threads']} threads, {versions}; training in "
         f"{machine['precision'][0]} because {machine['precision'][1]}.",
     ]
+    if loads := [f"{name} {part['load_before']}" for name, part in result["parts"].items() if "load_before" in part]:
+        lines += ["", f"Load of the machine as each part began: {', '.join(loads)}."]
     if rows := [
         row for side in (32, 64) if f"training-{side}" in parts for row in _training(parts[f"training-{side}"])
     ]:
+        lines += ["", "In brackets: the fastest of each, which other work on the machine has disturbed least."]
         lines += ["", "| training, medians | ours | Keras | pythae | Keras / ours | pythae / ours |"]
         lines += ["|---|---|---|---|---|---|", *rows]
         for part in (parts[name] for name in ("training-32", "training-64") if name in parts):
@@ -71,7 +74,8 @@ def _training(found: dict[str, Any]) -> list[str]:
     def ratio(who: str, part: str) -> str:
         if part not in found.get(who, {}):
             return "–"
-        return f"{found[who][part]['median_s'] / best[part]['median_s']:.2f}"
+        median, fastest = (found[who][part][key] / best[part][key] for key in ("median_s", "min_s"))
+        return f"{median:.2f} ({fastest:.2f})"
 
     size = f"{C}×{side}×{side}, {found['parameters'] / 1e6:.1f} M parameters, {found['step_gflop']:,.0f} GFLOP"
     rows = [

@@ -102,9 +102,20 @@ class Ours:
 
 
 def compare(
-    side: int, base_channels: int, batch: int, rounds: int, threads: int, environments: Path | None
+    side: int,
+    base_channels: int,
+    batch: int,
+    rounds: int,
+    threads: int,
+    environments: Path | None,
+    others: tuple[str, ...] = ("keras", "pythae"),
 ) -> dict[str, Any]:
     """Everybody's seconds at one size, in turns.
+
+    Args:
+        side, base_channels, batch: see ``Ours``.
+        rounds, threads, environments: measured steps of each; cores for everybody; where the others live.
+        others: who is measured beside us.
 
     Returns:
         ``ours-float32`` (and ``ours-bf16`` where training would choose it), ``keras``, ``pythae``: each a dict of
@@ -121,7 +132,8 @@ def compare(
     versions: dict[str, str] = {}
     parts: dict[str, dict[str, list[float]]] = {name: {} for name in ours}
     with tempfile.TemporaryDirectory() as folder:
-        for name, options in (("keras", {}), ("pythae", {"folder": folder})):
+        for name in others:
+            options = {"folder": folder} if name == "pythae" else {}
             try:
                 workers[name] = Worker(environment(name, environments), f"{name}_worker", threads)
                 built = workers[name]("build", batch=batch, **network, **options)

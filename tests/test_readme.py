@@ -75,6 +75,8 @@ def test_commands_on_the_pages_have_the_options_that_they_show(page: Path):
     for line in "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines():
         for command in re.split(r"&&|\|\||;", line):
             words = shlex.split(command, comments=True)
+            if "torchrun" in words:
+                words = words[words.index("-m") + 1 :]
             if words[:1] == ["splitvae"]:
                 words = [word.replace("$beta", "1") for word in words]
                 app.parse_args(words[1:], exit_on_error=False, print_error=False)
