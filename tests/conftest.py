@@ -1,6 +1,6 @@
 """Small real data and models that the tests share; nothing here touches a person's own cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from splitvae import cli
+from splitvae.config import REGISTERED
+from splitvae.models import registry
 
 SHARED = Path(__file__).parents[2] / "shared"  # real data and fixtures, where the machine has them
 
@@ -26,6 +28,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("SPLITVAE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("splitvae.commands.reproducing.RESULTS", Path("no/results"))  # what the checkout has measured
+
+
+@pytest.fixture(autouse=True)
+def _forget_networks() -> Iterator[None]:
+    """Networks that a test registers are its own."""
+    yield
+    REGISTERED.clear()
+    registry.OTHERS.clear()
 
 
 def pixels(n: int, height: int = 16, width: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:

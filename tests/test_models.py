@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED, TINY
+from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from splitvae import VAE, InputError, SplitVAE, load_model
 from splitvae.describe import count_flops, count_parameters
-from splitvae.models.autoencoder import Decoded
 from splitvae.models.networks import padded_size, upsamplings
 
 
@@ -190,72 +188,3 @@ def test_damaged_models_are_refused_with_one_line(tmp_path: Path):
             SplitVAE.from_pretrained(path)
     with pytest.raises(InputError, match="does not exist"):
         SplitVAE.from_pretrained(tmp_path / "nowhere")
-
-
-def keras_tensors(part: list[nn.Module], group: dict[str, torch.Tensor]) -> None:
-    """Copy a Keras group into our modules: within a kind, order is what counts."""
-    kinds = {"conv2d_transpose": nn.ConvTranspose2d, "conv2d": nn.Conv2d, "dense": nn.Linear}
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d)
-
-    def numbered(kind: str) -> list[str]:
-        names = {name.split("/")[0] for name in group}
-        mine = [n for n in names if n == kind or n.removeprefix(kind + "_").isdecimal()]
-        return sorted(mine, key=lambda n: int(n.removeprefix(kind).lstrip("_") or 0))
-
-    for kind, cls in kinds.items():
-        modules = [m for m in part if isinstance(m, cls)]
-        for module, name in zip(modules, numbered(kind), strict=True):
-            kernel = group[f"{name}/kernel"]
-            module.weight.data.copy_(kernel.T if kind == "dense" else kernel.permute(3, 2, 0, 1))
-            module.bias.data.copy_(group[f"{name}/bias"])
-    for module, name in zip([m for m in part if isinstance(m, norms)], numbered("batch_normalization"), strict=True):
-        module.weight.data.copy_(group[f"{name}/gamma"])
-        module.bias.data.copy_(group[f"{name}/beta"])
-        module.running_mean.copy_(group[f"{name}/moving_mean"])
-        module.running_var.copy_(group[f"{name}/moving_variance"])
-
-
-def in_order_of_the_data(*modules: nn.Module) -> list[nn.Module]:
-    return [leaf for module in modules for leaf in module.modules() if not list(leaf.children())]
-
-
-@pytest.mark.skipif(not SHARED.exists(), reason="the Keras fixture lies beside the checkout, in ../shared")
-def test_keras_weights_give_keras_numbers():
-    import h5py
-    import numpy as np
-
-    groups: dict[str, dict[str, torch.Tensor]] = {}
-    with h5py.File(SHARED / "fixtures/keras/keras_32x32x1.h5") as file:
-        for name in ("model", "model_1", "model_3"):
-            groups[name] = {
-                weight.removesuffix(":0"): torch.from_numpy(file[name][weight][:])
-                for weight in file[name].attrs["weight_names"]
-            }
-    model = SplitVAE((1, 32, 32), 4, base_channels=8, embedding_dim=32, padding="tf-same").eval()
-    encoder, decoder = model.network.encoder, model.network.decoder
-    pairs = [m for pair in zip(encoder.scales, encoder.downsamples, strict=True) for m in pair]
-    keras_tensors(in_order_of_the_data(encoder.stem, *pairs, encoder.dense_block), groups["model"])
-    keras_tensors([model.network.mean, model.network.logvar, model.network.embedding], groups["model_1"])
-    pairs = [m for pair in zip(decoder.upsamples, decoder.scales, strict=True) for m in pair]
-    keras_tensors(in_order_of_the_data(decoder.dense, *pairs, decoder.head), groups["model_3"])
-    # Keras reshapes to (rows, columns, channels), we to (channels, rows, columns).
-    C, h, w = decoder.start
-    order = torch.arange(C * h * w).reshape(h, w, C).permute(2, 0, 1).flatten()
-    decoder.dense.weight.data = decoder.dense.weight.data[order]
-    decoder.dense.bias.data = decoder.dense.bias.data[order]
-
-    expected = {k: torch.from_numpy(v) for k, v in np.load(SHARED / "fixtures/keras/keras_32x32x1.npz").items()}
-    with torch.no_grad():
-        posterior = model.encode(expected["x"].permute(0, 3, 1, 2))
-        decoded: Decoded = model.decode(expected["z"])
-    ours = {
-        "mu": posterior.mean,
-        "logvar": posterior.logvar,
-        "mask": decoded.weights[:, 0].permute(0, 2, 3, 1),
-        "x1": decoded.components[:, 0].permute(0, 2, 3, 1),
-        "x2": decoded.components[:, 1].permute(0, 2, 3, 1),
-        "x_hat": decoded.x_hat.permute(0, 2, 3, 1),
-    }
-    for name, value in ours.items():
-        error = (value - expected[name]).abs().max() / expected[name].abs().max()
-        assert error < 1e-5, name

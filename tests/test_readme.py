@@ -2,9 +2,14 @@
 
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+import splitvae
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -17,14 +22,39 @@ def blocks(path: Path, language: str) -> list[str]:
 
 @pytest.mark.slow
 def test_the_first_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    [code] = blocks(README, "python")
+    code, *_ = blocks(README, "python")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "my-model" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_the_second_python_example_runs_on_modules_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _, code = blocks(README, "python")
+    network = splitvae.VAE((1, 16, 16), latent_dim=16, base_channels=4).network
+    decoder = nn.Sequential(nn.Linear(16, 256), nn.Sigmoid(), nn.Unflatten(1, (1, 16, 16)))
+    encoder = nn.Sequential(network)
+    monkeypatch.setattr(network, "forward", network.encode, raising=False)
+    monkeypatch.setattr(splitvae, "train", partial(splitvae.train, epochs=1, quiet=True), raising=False)
+    monkeypatch.chdir(tmp_path)
+    names = {"splitvae": splitvae, "encoder": encoder, "decoder": decoder, "z": torch.randn(2, 16)}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["run"].model.decode(names["z"]).components.shape == (2, 2, 1, 16, 16)
+
+
+def test_every_public_name_is_in_the_reference_and_in_code_that_was_run():
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    run = "".join("".join(blocks(page, "python")) for page in PAGES)
+    run += "".join(path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py"))
+    for name in splitvae.__all__:
+        assert f".{name}\n" in reference, name
+        doctest = getattr(splitvae, name).__doc__ or ""
+        assert re.search(rf"\b{name}\b", run) or f"{name}(" in doctest.partition(">>>")[2], name
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if blocks(page, "python")], ids=lambda page: page.name)
-def test_python_on_the_pages_runs_and_says_what_is_printed(page: Path):
+def test_python_on_the_pages_runs_and_says_what_is_printed(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     for code in blocks(page, "python"):
         names: dict = {}
         *_, last = code.strip().split("\n")

@@ -6,6 +6,7 @@ import os
 import signal
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -322,6 +323,74 @@ def test_pictures_come_at_steps_that_double_and_then_every_epoch():
 def test_tensorboard_gets_the_log_as_well(npz: Path, tmp_path: Path):
     run = train(out=tmp_path / "run", data=str(npz), epochs=1, tracker="tensorboard", **QUICK)
     assert list(run.path.rglob("events.out.tfevents.*"))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the trackers
+@pytest.mark.parametrize("tracker", ["wandb", "mlflow"])
+def test_other_trackers_get_the_log_as_well(tracker: str, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip(tracker, reason=f"the extra {tracker} is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, tracker=tracker, **QUICK)
+    if tracker == "wandb":
+        assert list(tmp_path.rglob("offline-run-*/*.wandb"))
+    else:
+        [losses] = (path for path in (tmp_path / "mlruns").rglob("metrics/loss"))
+        kept = [float(line.split()[1]) for line in losses.read_text().splitlines()]
+        assert kept == pytest.approx([line["loss"] for line in run.log()])
+
+
+def test_every_tracker_gets_the_runs_name_and_each_line(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    started, lines = [], []
+    monkeypatch.setattr(loop, "find_spec", lambda name: True)
+    monkeypatch.setattr(loop.Accelerator, "init_trackers", lambda self, *arguments: started.append(arguments))
+    monkeypatch.setattr(loop.Accelerator, "log", lambda self, values, step: lines.append((step, values["loss"])))
+    run = train(out=tmp_path / "mine", data=str(npz), epochs=1, tracker="wandb", **QUICK)
+    [(project, values, names)] = started
+    assert (project, values["tracker"], names) == ("splitvae", "wandb", {"wandb": {"name": "mine"}})
+    assert lines == [(line["step"], line["loss"]) for line in run.log()]
+
+
+def test_a_tracker_that_is_missing_or_does_not_start_is_told_in_one_line(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loop, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'splitvae\[mlflow\]'"):
+        train(out=tmp_path / "run", data=str(npz), epochs=1, tracker="mlflow", **QUICK)
+
+    def no_account(self: object, *arguments: object) -> None:
+        raise RuntimeError("no API key")
+
+    monkeypatch.setattr(loop, "find_spec", lambda name: True)
+    before = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
+    monkeypatch.setattr(loop.Accelerator, "init_trackers", no_account)
+    for out in ("run", "new"):
+        with pytest.raises(SplitVAEError, match="wandb does not start: no API key"):
+            train(out=tmp_path / out, data=str(npz), epochs=1, tracker="wandb", overwrite=True, **QUICK)
+    assert before.finished  # the run that was to be replaced
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tracker_that_is_lost_on_the_way_stops_nothing(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def gone(*arguments: object, **options: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(loop, "find_spec", lambda name: True)
+    monkeypatch.setattr(loop.Accelerator, "log", gone)
+
+    def start(self: loop.Accelerator, *arguments: object) -> None:
+        self.trackers.append(SimpleNamespace(finish=gone))
+
+    monkeypatch.setattr(loop.Accelerator, "init_trackers", start)
+    run = train(out=tmp_path / "run", data=str(npz), epochs=2, tracker="wandb", **QUICK)
+    assert run.finished
+    assert len(run.log()) > 1
+    assert capsys.readouterr().err.count("the tracker is lost, log.jsonl goes on without it: the server is gone\n") == 2
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 
 from cyclopts import CycloptsError
 
+from splitvae.commands import converting as converting
 from splitvae.commands import densities as densities
 from splitvae.commands import evaluation as evaluation
 from splitvae.commands import images as images

@@ -28,11 +28,7 @@ def encode_rows(model: "Autoencoder", cache: "ImageCache", rows: np.ndarray) -> 
     Returns:
         mean and logvar, (N, D) float32.
     """
-    if cache.shape != model.image_shape:
-        raise InputError(
-            f"{cache.meta['source']} has images of {'×'.join(map(str, cache.shape))}, the model takes "
-            f"{'×'.join(map(str, model.image_shape))}."
-        )
+    refuse_other_images(cache, model.image_shape)
     device = model.device
     posteriors = []
     for start in range(0, len(rows), BATCH):
@@ -41,6 +37,15 @@ def encode_rows(model: "Autoencoder", cache: "ImageCache", rows: np.ndarray) -> 
     return DiagonalGaussian(
         torch.cat([q.mean for q in posteriors]).cpu(), torch.cat([q.logvar for q in posteriors]).cpu()
     )
+
+
+def refuse_other_images(cache: "ImageCache", image_shape: tuple[int, int, int]) -> None:
+    """Raise InputError for prepared data whose images are not of a model's (C, H, W)."""
+    if cache.shape != image_shape:
+        raise InputError(
+            f"{cache.meta['source']} has images of {'×'.join(map(str, cache.shape))}, the model takes "
+            f"{'×'.join(map(str, image_shape))}."
+        )
 
 
 def codes_hash(posterior: DiagonalGaussian) -> str:

@@ -21,6 +21,7 @@ RECORDS = Parameter(group=Group("Records", sort_key=6))
 Network = Literal[
     "split-vae", "rae", "rae-normed", "rae-normed-4x4", "infogan", "wae", "resnet", "resnet-normed", "resnet-light"
 ]
+REGISTERED: set[str] = set()  # names of networks of one's own, see ``models/foreign.py``
 # Options that only some networks have.
 APPLIES = {
     "scale_blocks": ("split-vae",),
@@ -185,14 +186,22 @@ class TrainConfig:
     """Epochs between models kept in snapshots/ for figures along the training; 0 = none."""
     log_every: Annotated[int, RECORDS] = 50
     """Steps between lines in log.jsonl."""
-    tracker: Annotated[Literal["none", "tensorboard"], RECORDS] = "none"
-    """Where accelerate sends the log as well."""
+    tracker: Annotated[Literal["none", "tensorboard", "wandb", "mlflow"], RECORDS] = "none"
+    """Where accelerate sends the log as well; each needs its extra: pip install "splitvae[wandb]". Account and server
+    are set by the tracker's own variables, such as WANDB_MODE or MLFLOW_TRACKING_URI."""
     quiet: Annotated[bool, RECORDS] = False
     """Print nothing but errors."""
 
     def __post_init__(self) -> None:
         """Check types, choices and bounds, so that a wrong value is refused before any work is done."""
         for name, hint in get_type_hints(type(self)).items():
+            if name == "network" and self.network in REGISTERED:
+                continue
+            if name == "network" and isinstance(self.network, str) and self.network not in get_args(Network):
+                raise InputError(
+                    f"network is '{self.network}'.{nearest(self.network, get_args(Network))} One of your own is "
+                    "registered first, with splitvae.register_network."
+                )
             _check_type(name, getattr(self, name), hint)
         at_least = {
             "latent_dim": 1, "num_components": 1, "base_channels": 1, "num_scales": 1, "scale_blocks": 1,
@@ -250,6 +259,8 @@ class TrainConfig:
 
     def network_options(self) -> set[str]:
         """Fields that are options of the network, see ``splitvae.models.registry``."""
+        if self.network in REGISTERED:
+            return set()
         family = {name for name, networks in APPLIES.items() if self.network.startswith(networks)}
         return family | {"base_channels", "batch_norm_momentum"}
 

@@ -110,7 +110,7 @@ def describe(what: str) -> None:
     elif Path(what).exists():
         run = Run.open(what)
         config, shape = run.config, run.image_shape
-        images = run.record["data"]["counts"]["train"]
+        images = run.record["data"]["counts"]["train"] or None
         console.print(f"{what}: the recipe {run.record['preset']} on {run.record['data']['source']}", soft_wrap=True)
     else:
         raise InputError(f"'{what}' is neither a preset nor a run.{nearest(what, PRESETS)}")

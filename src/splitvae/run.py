@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 RECORD_KEYS = {"format_version", "preset", "config", "image_shape", "data", "machine", "versions", "git_commit"}
+OPTIONAL_KEYS = {"origin"}  # where the weights of a run come from that began with trained ones
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Run:
         record = read_json(where, "not a run")
         if not isinstance(record, dict) or record.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{where} is not of this splitvae's format version {FORMAT_VERSION}.")
-        if unknown := set(record) - RECORD_KEYS:
+        if unknown := set(record) - RECORD_KEYS - OPTIONAL_KEYS:
             raise InputError(f"{where} has the unknown key '{min(unknown)}'; remove it or update splitvae.")
         if missing := RECORD_KEYS - set(record):
             raise InputError(f"{where} lacks the key '{min(missing)}'.")
@@ -105,10 +106,13 @@ class Run:
     def trained_data(self) -> "ImageCache":
         """The prepared data that the run was trained on: densities and scores are of these very images.
 
+        A model that was trained elsewhere may not say what on: then it is the data that is named now.
+
         Raises:
             InputError: the source holds other images by now; training and test images may have changed sides.
         """
-        if self.data.meta["content_hash"] != self.record["data"]["content_hash"]:
+        before = self.record["data"]["content_hash"]
+        if before is not None and self.data.meta["content_hash"] != before:
             raise InputError(
                 f"{self.data.meta['source']} is not the data that {self.path} was trained on: its content differs. "
                 "Restore it, or name a copy of what it was with --data."
@@ -135,6 +139,12 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """``summary.json``: steps, images seen, time, and mse, KL, γ and inactive latents at the end."""
         return read_json(self.path / "summary.json", f"{self.path} is not finished")
+
+    def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
+        """Upload model, densities, metrics and a card to "user/name" on the hub, see ``splitvae.hub.push_to_hub``."""
+        from splitvae.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, private, token)
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of ``log.jsonl``; one that a kill cut off is passed over."""
@@ -183,20 +193,38 @@ def open_masks(config: TrainConfig, cache: "ImageCache") -> "Masks | None":
     return read_masks(config.masks, cache, config.num_components).sparse(cache, config.mask_share, config.seed)
 
 
-def write_record(run: Run, preset: str, config: TrainConfig, cache: "ImageCache", machine: dict[str, Any]) -> None:
-    """Write ``config.json``."""
+def unknown_data(image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """What stands in for the record of the data where nobody knows what a model was trained on."""
+    counts = {"total": 0, "train": 0, "test": 0}
+    return {"source": "data that is not known", "shape": list(image_shape), "counts": counts, "content_hash": None}
+
+
+def write_record(
+    run: Run,
+    preset: str,
+    config: TrainConfig,
+    data: dict[str, Any],
+    machine: dict[str, Any],
+    origin: dict[str, Any] | None = None,
+) -> None:
+    """Write ``config.json``.
+
+    Args:
+        data: the ``meta`` of its prepared data.
+        origin: where its first weights come from; None = they were drawn.
+    """
     names = ("splitvae", "torch", "accelerate", "numpy", "pillow", "datasets")
     record = {
         "format_version": FORMAT_VERSION,
         "preset": preset,
         "config": config.to_dict(),
-        "image_shape": list(cache.shape),
-        "data": cache.meta,
+        "image_shape": data["shape"],
+        "data": data,
         "machine": {"python": sys.version.split()[0], "system": platform.platform(), **machine},
         "versions": {name: version(name) for name in names},
         "git_commit": _git_commit(),
     }
-    write_json(run.path / "config.json", record)
+    write_json(run.path / "config.json", record if origin is None else record | {"origin": origin})
 
 
 def _git_commit() -> str | None:

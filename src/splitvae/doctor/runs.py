@@ -31,6 +31,9 @@ def examine_run(run: str | Path | Run) -> list[Finding]:
     try:
         cache = opened.data
     except SplitVAEError as error:
+        if opened.config.data is None:  # weights from elsewhere
+            remedy = "make the run again with --data; without it the model cannot be examined"
+            return [*findings, Finding("data", "note", "nobody has told what it was trained on", remedy)]
         remedy = "put the data back where it was; without it the model cannot be examined"
         return [*findings, Finding("data", "warning", f"not found: {error}", remedy)]
     findings.append(check_data(opened, cache))
@@ -54,6 +57,8 @@ def check_finished(run: Run, log: list[dict[str, Any]]) -> Finding:
         steps, seconds = run.summary["steps"], run.summary["training_seconds"]
         time = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
         return Finding("training", "ok", f"finished: {counted(epochs, 'epoch')}, {steps:,} steps, {time}")
+    if "origin" in run.record and not log:
+        return Finding("training", "ok", f"none here: the weights come from {run.record['origin']['from']}")
     total = epochs * (run.record["data"]["counts"]["train"] // run.config.batch_size)
     step = log[-1]["step"] if log else 0
     return Finding(
@@ -130,6 +135,12 @@ def check_latents_so_far(run: Run, log: list[dict[str, Any]]) -> list[Finding]:
 def check_data(run: Run, cache: ImageCache) -> Finding:
     """Whether the data is what the run was trained on."""
     before = run.record["data"]
+    if before["content_hash"] is None:
+        if cache.shape != run.image_shape:
+            sizes = "×".join(map(str, cache.shape)), "×".join(map(str, run.image_shape))
+            remedy = "name images of the model's size and channels"
+            return Finding("data", "warning", f"{run.config.data} is of {sizes[0]}, the model of {sizes[1]}", remedy)
+        return Finding("data", "note", f"what it was trained on is not known; {cache.meta['source']} is looked at")
     if before["content_hash"] == cache.meta["content_hash"]:
         return Finding("data", "ok", f"the {len(cache.images):,} images that it was trained on")
     counts, now = before["counts"], cache.meta["counts"]

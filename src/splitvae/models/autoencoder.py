@@ -111,7 +111,8 @@ class Autoencoder(Pretrained, nn.Module):
         left, _, top, _ = self._margins()
         logits = logits[..., top : top + H, left : left + W]  # padding never reaches the loss
 
-        components = torch.sigmoid(logits[:, K - 1 :]).unflatten(1, (K, C))  # (B, K, C, H, W)
+        paint = getattr(self.network, "paint", torch.sigmoid)  # networks from elsewhere end otherwise
+        components = paint(logits[:, K - 1 :]).unflatten(1, (K, C))  # (B, K, C, H, W)
         masks = logits[:, : K - 1]
         if self.mask_scale > 1:  # means of squares, and from square to square a slope
             masks = F.interpolate(F.avg_pool2d(masks, self.mask_scale, ceil_mode=True), (H, W), mode="bilinear")

@@ -1,4 +1,4 @@
-"""From a configuration to a model, in one place."""
+"""From a configuration to a model, and back, in one place."""
 
 from typing import Any
 
@@ -35,3 +35,19 @@ def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> Autoe
             split_terms=config.split_terms(),
             **common,
         )
+
+
+def config_of(model: Autoencoder) -> TrainConfig:
+    """The configuration that ``build_model`` would make this model of; what a model does not say has its default.
+
+    Raises:
+        InputError: arguments that no configuration has, such as a β below 0.
+    """
+    values = {name: value for name, value in model.config.items() if name != "image_shape"}
+    if isinstance(model, RAE):
+        regularizer = values.pop("regularizer")
+        values["model"] = "rae" if regularizer == "none" else f"rae-{regularizer}"
+    else:
+        values["model"] = "vae" if isinstance(model, VAE) else "splitvae"
+    _, H, W = model.image_shape
+    return TrainConfig().with_changes(values | {"image_size": f"{H}x{W}"})

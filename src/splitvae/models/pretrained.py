@@ -142,5 +142,5 @@ def _locate(path: str | Path) -> Path:
     except Exception as error:  # the hub raises its own, httpx's and OS errors alike
         raise SplitVAEError(
             f"{path} does not exist here and could not be fetched from the hub ({type(error).__name__}); "
-            "pass a directory with config.json and model.safetensors."
+            "pass a directory with config.json and model.safetensors, or set HF_TOKEN if it is private."
         ) from error

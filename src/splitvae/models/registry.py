@@ -25,12 +25,18 @@ _NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 NETWORKS = tuple(_NETWORKS)
+OTHERS: dict[str, Any] = {}  # classes of networks of one's own, by name; see ``foreign.py``
 
 
 def network_class(name: str) -> Any:
     """The class behind a name of ``NETWORKS``."""
+    if name in OTHERS:
+        return OTHERS[name]
     if name not in _NETWORKS:
-        raise InputError(f"unknown network '{name}'.{nearest(name, NETWORKS)}")
+        raise InputError(
+            f"unknown network '{name}'.{nearest(name, NETWORKS)} One of your own is registered first, with "
+            "splitvae.register_network."
+        )
     module, cls, _ = _NETWORKS[name]
     return getattr(import_module(f"splitvae.models.{module}"), cls)
 
@@ -39,7 +45,12 @@ def network_options(name: str) -> set[str]:
     """Names of the options that a network takes, beside those of its variant."""
     parameters = set(inspect.signature(network_class(name)).parameters)
     given = {"image_shape", "latent_dim", "out_channels", "deterministic"}
-    return parameters - given - set(_NETWORKS[name][2])
+    return parameters - given - set(_variant(name))
+
+
+def _variant(name: str) -> dict[str, Any]:
+    """The options that make a variant of a class."""
+    return {} if name in OTHERS else _NETWORKS[name][2]
 
 
 def build_network(
@@ -72,7 +83,6 @@ def build_network(
     momentum = options.get("batch_norm_momentum", 1)
     if not 0 < momentum <= 1:
         raise InputError(f"batch_norm_momentum must lie in (0, 1], not {momentum}.")
-    variant = _NETWORKS[name][2]
-    network = network_class(name)(image_shape, latent_dim, out_channels, deterministic, **variant, **options)
+    network = network_class(name)(image_shape, latent_dim, out_channels, deterministic, **_variant(name), **options)
     network.reset_parameters()
     return network

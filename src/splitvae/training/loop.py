@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import Tensor, nn
 
+from splitvae.codes import refuse_other_images
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import ImageLoader
@@ -35,7 +36,7 @@ from splitvae.training.checkpoint import TrainingState, load_latest
 from splitvae.training.ema import update_average
 from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
 from splitvae.training.precision import choose_precision
-from splitvae.training.progress import Reporter
+from splitvae.training.progress import Reporter, finish_trackers, start_tracker
 from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
 from splitvae.training.schedule import Plateau, learning_rate
 from splitvae.training.sync_norm import synchronise
@@ -116,20 +117,29 @@ def train(
         if main and resume is None:
             refuse_existing(run.path, overwrite)  # again, now that nobody else can make a run of it
         cache = open_data(config if main else replace(config, quiet=True))
-        if resume is not None and run.record["data"]["content_hash"] != cache.meta["content_hash"]:
+        before = None if resume is None else run.record["data"]["content_hash"]
+        if before not in (None, cache.meta["content_hash"]):
             raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
+        if resume is not None:
+            refuse_other_images(cache, run.image_shape)
         masks = open_masks(config, cache)
         config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
+        if tracker not in (None, "tensorboard"):
+            start_tracker(accelerator, config, run.path.name)  # it may be refused: before anything is replaced
         if main:
             if resume is None:
                 clear_run(run.path)
-            write_record(run, name, config, cache, machine)
+            origin = None if resume is None else run.record.get("origin")
+            write_record(run, name, config, cache.meta, machine, origin)
         accelerator.wait_for_everyone()
+        if tracker == "tensorboard":  # whose files lie in the run
+            start_tracker(accelerator, config, run.path.name)
         try:
             _fit(run, config, cache, masks, accelerator, bf16=machine["precision"] == "bf16")
         finally:
-            if tracker or accelerator.num_processes > 1:
+            finish_trackers(accelerator)
+            if accelerator.num_processes > 1:
                 accelerator.end_training()
     return Run(run.path)
 
@@ -195,7 +205,6 @@ def _fit(
     model = accelerator.prepare(_compiled(bare, device) if config.compile else bare)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     if config.tracker != "none":
-        accelerator.init_trackers("splitvae", {k: v for k, v in config.to_dict().items() if v is not None})
         reporter.also = accelerator.log
     reporter.say(*opening_lines(run, config, bare, cache, masks, accelerator, bf16, found))
 
@@ -218,7 +227,7 @@ def _fit(
 
     batches = Batches(loader, config, bare.noise_shape, accelerator.num_processes, accelerator.process_index)
     model.train()
-    if found is None and config.variational and config.gamma_init == "first-batch":
+    if state.step == 0 and config.variational and config.gamma_init == "first-batch":
         with torch.no_grad(), autocast():
             first = torch.stack([model(*given)["mse"] for given in batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))

@@ -2,16 +2,20 @@
 
 import json
 import math
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from splitvae.config import TrainConfig
+from splitvae.errors import SplitVAEError
 from splitvae.files import replacing
 from splitvae.training.watch import Reading
 
@@ -100,7 +104,11 @@ class Reporter:
         with open(self.log, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self.also is not None:
-            self.also({k: v for k, v in record.items() if v is not None}, step=step)
+            try:
+                self.also({k: v for k, v in record.items() if v is not None}, step=step)
+            except Exception as error:  # each tracker has its own
+                self.also = None
+                _lost(error)
         self._logged_at = reading.taken_at
 
     def show(self, step: int, values: Tensor) -> None:
@@ -139,3 +147,43 @@ def _drop_lines_after(log: Path, start: int) -> None:
     if len(kept) < len(lines):
         with replacing(log) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _lost(error: Exception) -> None:
+    """Tell that a tracker is gone; a training does not end for that."""
+    print(f"splitvae: the tracker is lost, log.jsonl goes on without it: {_first_line(error)}", file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def start_tracker(accelerator: Accelerator, config: TrainConfig, name: str) -> None:
+    """Open the tracker's project "splitvae" with a run of this name.
+
+    Raises:
+        SplitVAEError: it has no account, no server, or no place to write to.
+    """
+    names = {"wandb": {"wandb": {"name": name}}, "mlflow": {"mlflow": {"run_name": name}}}
+    values = {field: value for field, value in config.to_dict().items() if value is not None}
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes
+    if config.quiet:
+        os.environ.setdefault("WANDB_SILENT", "true")
+    try:
+        accelerator.init_trackers("splitvae", values, names.get(config.tracker, {}))
+    except Exception as error:  # each tracker has its own
+        accelerator.trackers.clear()  # what has not started cannot be finished
+        raise SplitVAEError(
+            f"the tracker {config.tracker} does not start: {_first_line(error)}. Set it up by its own variables, "
+            "such as WANDB_MODE=offline or MLFLOW_TRACKING_URI, or leave --tracker out."
+        ) from error
+
+
+def finish_trackers(accelerator: Accelerator) -> None:
+    """Close what ``start_tracker`` has opened; one that is gone by now is told."""
+    for tracker in accelerator.trackers:
+        try:
+            tracker.finish()
+        except Exception as error:  # each tracker has its own
+            _lost(error)
+    accelerator.trackers.clear()
