@@ -57,8 +57,8 @@ NEEDS = {"gamma_lr": ("gamma_rule", "learned"), "lr_halve_every": ("lr_schedule"
 # What the kinds of split are made of, see docs/choosing-split.md.
 SPLITS: dict[str, dict[str, Any]] = {
     "free": {},
-    "semantic": {"mask_scale": 4, "mask_smoothness": 1.0},
-    "syntactic": {"mask_smoothness": -1.0},
+    "semantic": {"mask_scale": 4},
+    "syntactic": {"mask_smoothness": -0.3},
 }
 
 
