@@ -343,9 +343,17 @@ def test_other_trackers_get_the_log_as_well(tracker: str, npz: Path, tmp_path: P
         assert kept == pytest.approx([line["loss"] for line in run.log()])
 
 
-def test_every_tracker_gets_the_runs_name_and_each_line(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    started, lines = [], []
+@pytest.fixture
+def any_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers are taken for installed, by us and by accelerate; what they do is for each test to say."""
     monkeypatch.setattr(loop, "find_spec", lambda name: True)
+    monkeypatch.setattr("accelerate.accelerator.filter_trackers", lambda name, folder: [name] if name else [])
+
+
+def test_every_tracker_gets_the_runs_name_and_each_line(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, any_tracker: None
+):
+    started, lines = [], []
     monkeypatch.setattr(loop.Accelerator, "init_trackers", lambda self, *arguments: started.append(arguments))
     monkeypatch.setattr(loop.Accelerator, "log", lambda self, values, step: lines.append((step, values["loss"])))
     run = train(out=tmp_path / "mine", data=str(npz), epochs=1, tracker="wandb", **QUICK)
@@ -354,17 +362,18 @@ def test_every_tracker_gets_the_runs_name_and_each_line(npz: Path, tmp_path: Pat
     assert lines == [(line["step"], line["loss"]) for line in run.log()]
 
 
-def test_a_tracker_that_is_missing_or_does_not_start_is_told_in_one_line(
-    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_tracker_that_is_missing_is_told_in_one_line(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(loop, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'splitvae\[mlflow\]'"):
         train(out=tmp_path / "run", data=str(npz), epochs=1, tracker="mlflow", **QUICK)
 
+
+def test_a_tracker_that_does_not_start_is_told_in_one_line(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, any_tracker: None
+):
     def no_account(self: object, *arguments: object) -> None:
         raise RuntimeError("no API key")
 
-    monkeypatch.setattr(loop, "find_spec", lambda name: True)
     before = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
     monkeypatch.setattr(loop.Accelerator, "init_trackers", no_account)
     for out in ("run", "new"):
@@ -375,12 +384,11 @@ def test_a_tracker_that_is_missing_or_does_not_start_is_told_in_one_line(
 
 
 def test_a_tracker_that_is_lost_on_the_way_stops_nothing(
-    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, any_tracker: None
 ):
     def gone(*arguments: object, **options: object) -> None:
         raise ConnectionError("the server is gone")
 
-    monkeypatch.setattr(loop, "find_spec", lambda name: True)
     monkeypatch.setattr(loop.Accelerator, "log", gone)
 
     def start(self: loop.Accelerator, *arguments: object) -> None:
