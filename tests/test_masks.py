@@ -1,19 +1,20 @@
 """Promises about given masks: how they are read, what they mean, and that a model learns from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import pixels, tiny_options
+from conftest import TINY, pixels, tiny_options
 from PIL import Image
 
-from splitvae import InputError, Run
+from splitvae import Decoded, DiagonalGaussian, InputError, Run, SplitVAE
 from splitvae.data.cache import ImageCache, prepare
 from splitvae.data.loader import ImageLoader
 from splitvae.data.masks import read_masks
-from splitvae.evaluation.mask_iou import iou, iou_of_run
+from splitvae.evaluation.mask_iou import iou, iou_of_model, iou_of_run, iou_words
 from splitvae.models.split_terms import UNKNOWN
 
 
@@ -53,8 +54,8 @@ def test_an_npz_holds_them_in_the_order_of_the_images(halves: Path):
     masks = read_masks(halves, cache, 2)
     assert masks.values == [0, 1]
     given = np.load(halves)
-    np.testing.assert_array_equal(masks.components[cache.splits["train"]], given["train_masks"])
-    np.testing.assert_array_equal(masks.components[cache.splits["test"]], given["test_masks"])
+    np.testing.assert_array_equal(masks.components(cache.splits["train"]), given["train_masks"])
+    np.testing.assert_array_equal(masks.components(cache.splits["test"]), given["test_masks"])
 
 
 def test_files_have_the_names_of_images_which_may_have_none(named: ImageCache, tmp_path: Path):
@@ -63,21 +64,21 @@ def test_files_have_the_names_of_images_which_may_have_none(named: ImageCache, t
     source = write_masks(tmp_path / "masks", {"03.png": black_and_white, "07.png": 255 - black_and_white})
     masks = read_masks(source, named, 2)
     assert masks.values == [0, 255]
-    row = named.names.index("03.jpg")
-    assert (masks.components[row, :, :8] == 0).all()
-    assert (masks.components[row, :, 8:] == 1).all()
-    assert (masks.components[named.names.index("07.jpg"), :, :8] == 1).all()
-    assert (masks.components[named.names.index("00.jpg")] == UNKNOWN).all()
-    assert masks.known(np.arange(12)) == 2
+    third, seventh, none = masks.components(np.array([named.names.index(f"0{i}.jpg") for i in (3, 7, 0)]))
+    assert (third[:, :8] == 0).all()
+    assert (third[:, 8:] == 1).all()
+    assert (seventh[:, :8] == 1).all()
+    assert (none == UNKNOWN).all()
+    assert masks.given.sum() == 2
 
 
 def test_255_beyond_the_components_is_unknown(named: ImageCache, tmp_path: Path):
     three = np.zeros((16, 16), np.uint8)
     three[4:8], three[8:] = 7, 255
     masks = read_masks(write_masks(tmp_path / "masks", {"03.png": three}), named, 2)
-    row = named.names.index("03.jpg")
+    row = np.array([named.names.index("03.jpg")])
     assert masks.values == [0, 7]
-    assert masks.components[row, :, 0].tolist() == [0] * 4 + [1] * 4 + [UNKNOWN] * 8
+    assert masks.components(row)[0, :, 0].tolist() == [0] * 4 + [1] * 4 + [UNKNOWN] * 8
     masks = read_masks(tmp_path / "masks", named, 3)
     assert masks.values == [0, 7, 255]
 
@@ -86,18 +87,20 @@ def test_padding_is_nobodys(tmp_path: Path):
     images = pixels(12, 28, 28, 1)
     np.savez(tmp_path / "d.npz", train=images, train_masks=np.ones((12, 28, 28), np.uint8))
     masks = read_masks(tmp_path / "d.npz", prepare(tmp_path / "d.npz", (32, 32)), 2)
-    assert (masks.components[:, 2:-2, 2:-2] == 0).all()
-    assert (masks.components[:, :2] == UNKNOWN).all()
+    components = masks.components(np.arange(12))
+    assert (components[:, 2:-2, 2:-2] == 0).all()
+    assert (components[:, :2] == UNKNOWN).all()
 
 
 def test_a_share_is_chosen_by_the_seed_and_spares_the_test_images(halves: Path):
     cache = prepare(halves)
     masks, train = read_masks(halves, cache, 2), cache.splits["train"]
     some = masks.sparse(cache, 0.1, seed=3)
-    assert (some.known(train), some.known(cache.splits["test"])) == (10, 20)
-    np.testing.assert_array_equal(some.components, masks.sparse(cache, 0.1, seed=3).components)
-    assert not np.array_equal(some.components, masks.sparse(cache, 0.1, seed=4).components)
-    assert masks.known(train) == 100
+    assert (some.given[train].sum(), some.given[cache.splits["test"]].sum()) == (10, 20)
+    np.testing.assert_array_equal(some.given, masks.sparse(cache, 0.1, seed=3).given)
+    assert not np.array_equal(some.given, masks.sparse(cache, 0.1, seed=4).given)
+    assert masks.given[train].all()
+    assert some.digest == masks.digest
 
 
 def test_they_follow_the_order_and_the_mirroring_of_their_images(halves: Path):
@@ -149,12 +152,81 @@ def test_wrong_sources_get_one_line(halves: Path, named: ImageCache, tmp_path: P
 def test_iou_by_hand():
     truth = torch.tensor([[[0, 0], [1, 1]], [[0, 0], [0, 0]]])
     predicted = torch.tensor([[[0, 1], [1, 1]], [[0, 0], [0, 0]]])
-    torch.testing.assert_close(iou(predicted, truth, 0), torch.tensor([0.5, 1.0]))
-    found = iou(predicted, truth, 1)
+    known = torch.ones_like(truth, dtype=torch.bool)
+    torch.testing.assert_close(iou(predicted == 0, truth == 0, known), torch.tensor([0.5, 1.0]))
+    found = iou(predicted == 1, truth == 1, known)
     assert found[0] == pytest.approx(2 / 3)
     assert found[1].isnan()
-    truth[0, 0, 1] = UNKNOWN
-    assert iou(predicted, truth, 1)[0] == 1
+    known[0, 0, 1] = False
+    assert iou(predicted == 1, truth == 1, known)[0] == 1
+
+
+def test_a_free_model_numbers_its_components_as_it_likes(halves: Path):
+    """The dark part is the second component of this one, the bright part its third; the first has next to nothing."""
+
+    class Painter(SplitVAE):
+        def decode(self, z):
+            dark = (z[:, :1, None, None] > torch.arange(16)).float().expand(-1, 1, 16, 16)
+            weights = torch.stack([torch.full_like(dark, 0.1), dark * 0.9, (1 - dark) * 0.9], dim=1)
+            return Decoded(torch.zeros(len(z), 1, 16, 16), torch.zeros(len(z), 3, 1, 16, 16), weights)
+
+        def encode(self, x):
+            ends = (x < 0.5).float().sum(dim=3)[:, 0].mean(dim=1, keepdim=True)
+            return DiagonalGaussian(ends, torch.full_like(ends, -torch.inf))
+
+    cache, model = prepare(halves), Painter((1, 16, 16), num_components=3, **TINY)
+    masks = read_masks(halves, cache, 3)
+    found = iou_of_model(model, cache, masks, guided=False)
+    assert found["matched"] == [2, 3]
+    assert found["components"] == pytest.approx([1, 1])
+    assert iou_of_model(model, cache, masks, guided=True)["foreground"] < 0.2
+    never = replace(masks, values=[0, 1, 9])  # learned from training masks, and in no test mask
+    found = iou_of_model(model, cache, never, guided=True)
+    assert None not in found["components"][:2]
+    json.dumps(found, allow_nan=False)
+    assert "x̂3" in iou_words(found)
+
+
+def test_masks_of_many_sizes_are_those_of_their_own_images(tmp_path: Path):
+    for number in range(14):
+        height, width = 20 + number, 24 + number
+        picture, mask = pixels(1, height, width, seed=number)[0], np.zeros((height, width), np.uint8)
+        mask[:, width // 2 :] = 255
+        for folder, image in (("pictures", picture), ("masks", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(image).save(tmp_path / folder / f"{number:02d}.png")
+    cache = prepare(tmp_path / "pictures", (16, 16))
+    assert (read_masks(tmp_path / "masks", cache, 2).components(np.arange(14))[:, 2:14, [1, 14]] == [0, 1]).all()
+    Image.fromarray(np.zeros((33, 37), np.uint8)).save(tmp_path / "masks" / "00.png")  # the size of the last
+    with pytest.raises(InputError, match=r"00\.png are 33×37, the images 20×24 or 16×16"):
+        read_masks(tmp_path / "masks", cache, 2)
+
+
+def test_masks_may_move_but_not_change(halves: Path, tmp_path: Path, splitvae):
+    source = tmp_path / "masks.npz"
+    source.write_bytes(halves.read_bytes())
+    run = tmp_path / "run"
+    assert splitvae("train", "--data", halves, "--masks", source, "--out", run, *tiny_options())[0] == 0
+    moved = source.rename(tmp_path / "moved.npz")
+    status, out, err = splitvae("evaluate", run, "--extractor", "mnist-classifier", "--n", 20)
+    assert (status, err) == (0, "")
+    assert "not compared with the run's masks" in out.replace("\n", " ")
+    assert splitvae("evaluate", run, "--extractor", "mnist-classifier", "--n", 20, "--masks", moved)[0] == 0
+    assert "does not exist" in splitvae("train", "--resume", run, "--epochs", 2)[2]
+    assert splitvae("train", "--resume", run, "--epochs", 2, "--masks", moved)[0] == 0
+    assert splitvae("evaluate", run, "--extractor", "mnist-classifier", "--n", 20)[0] == 0
+    status, out, _ = splitvae("verify", run)
+    assert status == 0
+    assert "split" in out or "agree" in out
+
+    arrays = dict(np.load(moved))
+    arrays["train_masks"][0] = 1 - arrays["train_masks"][0]
+    np.savez(moved, **arrays)
+    assert "holds other masks than those" in splitvae("train", "--resume", run, "--epochs", 3)[2]
+    arrays["test_masks"][0] = 7
+    np.savez(moved, **arrays)
+    with pytest.raises(InputError, match="holds 7, the model has learned 0, 1"):
+        iou_of_run(Run.open(run))
 
 
 def test_a_model_paints_the_masks_that_it_was_given(halves: Path, tmp_path: Path, splitvae):

@@ -60,6 +60,7 @@ SPLITS: dict[str, dict[str, Any]] = {
     "semantic": {"mask_scale": 4},
     "syntactic": {"mask_smoothness": -0.3},
 }
+KNOBS = {name for values in SPLITS.values() for name in values}
 
 
 @dataclass(frozen=True)
@@ -281,9 +282,8 @@ class TrainConfig:
     def with_changes(self, changes: dict[str, Any]) -> "TrainConfig":
         """A copy with other values; unknown names are refused with the nearest known one."""
         check_names(changes, "an option")
-        if isinstance(changes.get("data"), Path):
-            changes = changes | {"data": str(changes["data"])}
-        return replace(self, **changes)
+        places = {name: str(changes[name]) for name in ("data", "masks") if isinstance(changes.get(name), Path)}
+        return replace(self, **changes | places)
 
 
 def network_fields() -> set[str]:

@@ -85,5 +85,5 @@ def reblend(
     factors = torch.tensor(strengths, device=decoded.components.device)[:, None, None, None]
     components = (decoded.components * factors).clamp(max=1)[:, order]
     weights = (1 - amount) * decoded.weights
-    weights[:, towards] += amount
+    weights[:, order.index(towards)] += amount
     return Decoded((weights * components).sum(dim=1), components, weights)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 RECORD_KEYS = {"format_version", "preset", "config", "image_shape", "data", "machine", "versions", "git_commit"}
-OPTIONAL_KEYS = {"origin"}  # where the weights of a run come from that began with trained ones
+# Where the weights of a run come from that began with trained ones; which masks it was given.
+OPTIONAL_KEYS = {"origin", "masks"}
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,23 @@ def open_data(config: TrainConfig) -> "ImageCache":
     return prepare(config.data, config.parsed_size(), config.crop, config.fit, config.skip_damaged, quiet=config.quiet)
 
 
-def open_masks(config: TrainConfig, cache: "ImageCache") -> "Masks | None":
-    """The given masks of a configuration, for the training images that shall have them; None = none are given."""
+def open_masks(config: TrainConfig, cache: "ImageCache", before: dict[str, Any] | None = None) -> "Masks | None":
+    """The given masks of a configuration, for the training images that shall have them; None = none are given.
+
+    Args:
+        before: the record of the session before, see ``Masks``; None = there was none.
+
+    Raises:
+        InputError: they cannot be read, or are not those of the session before.
+    """
     from splitvae.data.masks import read_masks
 
     if config.masks is None:
         return None
-    return read_masks(config.masks, cache, config.num_components).sparse(cache, config.mask_share, config.seed)
+    masks = read_masks(config.masks, cache, config.num_components, before and before["values"])
+    if before is not None and masks.digest != before["digest"]:
+        raise InputError(f"masks: {config.masks} holds other masks than those that the run was trained with.")
+    return masks.sparse(cache, config.mask_share, config.seed)
 
 
 def unknown_data(image_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -206,12 +217,14 @@ def write_record(
     data: dict[str, Any],
     machine: dict[str, Any],
     origin: dict[str, Any] | None = None,
+    masks: "Masks | None" = None,
 ) -> None:
     """Write ``config.json``.
 
     Args:
         data: the ``meta`` of its prepared data.
         origin: where its first weights come from; None = they were drawn.
+        masks: which it is given.
     """
     names = ("splitvae", "torch", "accelerate", "numpy", "pillow", "datasets")
     record = {
@@ -224,7 +237,11 @@ def write_record(
         "versions": {name: version(name) for name in names},
         "git_commit": _git_commit(),
     }
-    write_json(run.path / "config.json", record if origin is None else record | {"origin": origin})
+    if origin is not None:
+        record["origin"] = origin
+    if masks is not None:
+        record["masks"] = {"digest": masks.digest, "values": masks.values}
+    write_json(run.path / "config.json", record)
 
 
 def _git_commit() -> str | None:

@@ -34,13 +34,16 @@ def blend_again(decoded: Decoded, strengths: list[float], swap: bool, shift: flo
         shift: masks from −1 (only the last component is left) over 0 to 1 (only the first is left).
     """
     K = decoded.components.shape[1]
-    order = [(k + 1) % K for k in range(K)] if swap else None
+    order = [(k + swap) % K for k in range(K)]
     towards, amount = (0, shift) if shift >= 0 else (K - 1, -shift)
     blended = reblend(decoded, strengths, order, towards, amount)
     change = float((blended.x_hat - decoded.x_hat).square().mean())
     rows = {name: images[0] for name, images in rows_of(blended).items()}
     shown = [(show.sign(name), "the new mask", image) for name, image in rows.items() if name.startswith("mask")]
-    shown += [(show.sign(f"x{k + 1}"), "what it blends", blended.components[0, k]) for k in range(K)]
+    shown += [
+        (show.sign(f"x{component + 1}"), "what it blends", blended.components[0, place])
+        for place, component in enumerate(order)
+    ]
     shown.append(("new blend", f"differs from x̂ by mse {change:.4f}", rows["x_hat"]))
     return blended, show.panels(shown)
 

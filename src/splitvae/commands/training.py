@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, ArgumentCollection, Parameter
 
 from splitvae.commands.app import app
-from splitvae.config import TrainConfig
+from splitvae.config import KNOBS, TrainConfig
 from splitvae.errors import InputError
 
 _given: set[str] = set()  # fields of TrainConfig that stand on the command line
@@ -69,6 +69,8 @@ def train(
             named, values = read_recipe(config_file)
             if preset is not None and named not in (None, preset):
                 raise InputError(f"{config_file} is of the preset {named}, not {preset}; leave one of them out.")
+            if "split" in changes:  # the kind that is asked for here goes before the file's knobs
+                values = {name: value for name, value in values.items() if name not in KNOBS}
             preset, changes = preset or named, values | changes
         resolved = resolve(preset, **changes)  # a typo is answered at once, before PyTorch is imported
         if print_config:

@@ -50,7 +50,7 @@ def adopt(
     if not isinstance(model, Autoencoder):
         raise InputError(f"adopt takes a model of splitvae, not this {type(model).__name__}; see register_network.")
     config = config_of(model)
-    of_model = {"model", "image_size", "mask_scale", *config.network_options(), *model.config}
+    of_model = {"model", "image_size", "mask_scale", "split", *config.network_options(), *model.config}
     if own := sorted(of_model & changes.keys()):
         raise InputError(f"{own[0]} is the model's own and cannot be changed by adopt; make the model with another.")
     run = Run(Path(out).expanduser())

@@ -1,8 +1,9 @@
 """Data prepared once: every picture decoded into one uint8 array on disk, memory-mapped by training.
 
 A cache directory holds ``images.npy`` (N, C, H, W) uint8, ``train.npy`` and ``test.npy`` (row numbers), ``labels.npy``
-(where the source has labels), ``names.json`` (where it has file names) and ``meta.json``. It is found again by the
-source's identity, the transform that was asked for and ``CACHE_VERSION``; the content hash is computed once and kept.
+(where the source has labels), ``names.json`` (where it has file names), ``sizes.npy`` (of the pictures before) and
+``meta.json``. It is found again by the source's identity, the transform that was asked for and ``CACHE_VERSION``; the
+content hash is computed once and kept.
 """
 
 import hashlib
@@ -41,6 +42,7 @@ class ImageCache:
         labels: (N,) int64; None = the source has none.
         names: N file names relative to their split; None = the source has none.
         meta: shape, counts, content hash, source, and the transform that was applied.
+        sizes: (N, 2), width and height of each picture before the transform; None = prepared by an older version.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class ImageCache:
     labels: np.ndarray | None
     names: list[str] | None
     meta: dict[str, Any]
+    sizes: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -58,7 +61,7 @@ class ImageCache:
     @classmethod
     def open(cls, path: Path) -> "ImageCache":
         """Open the cache in the directory ``path``."""
-        labels, names = path / "labels.npy", path / "names.json"
+        labels, names, sizes = path / "labels.npy", path / "names.json", path / "sizes.npy"
         return cls(
             path,
             np.load(path / "images.npy", mmap_mode="r"),
@@ -66,6 +69,7 @@ class ImageCache:
             np.load(labels) if labels.exists() else None,
             json.loads(names.read_text(encoding="utf-8")) if names.exists() else None,
             read_json(path / "meta.json", "not a data cache"),
+            np.load(sizes) if sizes.exists() else None,
         )
 
 
@@ -159,6 +163,9 @@ def _write(
         transform = replace(transform, channels=channels or transform.channels)
         digests, damaged_too, kept = _decode_all(splits, transform, skip_damaged, directory, pool, progress, source)
         damaged += damaged_too
+    starts = np.cumsum([0, *(len(split.items) for split in splits.values())])
+    rows_kept = [start + i for start, name in zip(starts, splits, strict=False) for i in kept[name]]
+    np.save(directory / "sizes.npy", np.array([headers[i].size for i in rows_kept], np.int32))
     splits = {name: _take(split, kept[name]) for name, split in splits.items()}
     total = len(digests)
     rows = _split_rows(splits, digests)

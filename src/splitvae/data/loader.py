@@ -1,6 +1,6 @@
 """Batches whose order depends on (seed, epoch) only, from host memory or resident on the device as uint8."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class ImageLoader:
         seed: with the epoch, decides the order.
         device: where batches go. On a GPU the whole split stays there as uint8 if it fits half of the free memory.
         resident: False = batches come from host memory on a GPU too.
-        masks: (N, H, W) uint8 in the order of the cache, see ``splitvae.data.masks``; None = there are none.
+        masks: row numbers (n,) → components (n, H, W) uint8, see ``Masks.components``; None = there are none.
         flip: mirror each image left to right with probability ½, decided by (seed, epoch).
     """
 
@@ -54,7 +54,7 @@ class ImageLoader:
         device: torch.device | str = "cpu",
         flip: bool = False,
         resident: bool = True,
-        masks: np.ndarray | None = None,
+        masks: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.masks = masks
         self.images, self.rows = cache.images, cache.splits[split]
@@ -93,7 +93,10 @@ class ImageLoader:
             raise ValueError("this loader has no masks.")
         self._begin(epoch)
         place = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        masks = torch.from_numpy(self.masks[self.rows[self._order[place][part].cpu().numpy()]]).to(self.device)
+        masks = torch.from_numpy(self.masks(self.rows[self._host_order[place][part].numpy()]))
+        if self.device.type == "cuda":
+            masks = masks.pin_memory()  # as the images, see ``_floats``
+        masks = masks.to(self.device, non_blocking=True)
         if self.flip:
             masks = torch.where(self._mirror[place][part, None, None], masks.flip(2), masks)
         return masks
@@ -103,6 +106,7 @@ class ImageLoader:
         if epoch != self._epoch:
             self._epoch = epoch
             order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
+            self._host_order = order
             self._order = order if self.resident is None else order.to(self.device)  # once, not at every step
             if self.flip:
                 mirror = torch.rand(len(self.rows), generator=seeded(self.seed, "flip", epoch)) < 0.5

@@ -4,7 +4,10 @@ Masks are numbers, one for each thing: 0 and 255 of a black and white PNG, or 0,
 numbers that occur are the components in their order; 255 beyond as many numbers as there are components means unknown.
 """
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +27,48 @@ class Masks:
     """The masks of a prepared data set.
 
     Attributes:
-        components: (N, H, W) uint8 in the order of ``ImageCache.images``: 0 … K−1, or ``UNKNOWN``.
-        values: the numbers of the source, one for each component from the first.
+        numbers: (N, H, W) uint8 in the order of ``ImageCache.images``, as they are in the source.
+        given: (N,) bool, which images have a mask.
+        values: the numbers that mean something, one for each component from the first.
+        border: pixels on each side that the images were padded by, of which nobody says anything.
     """
 
-    components: np.ndarray
+    numbers: np.ndarray
+    given: np.ndarray
     values: list[int]
+    border: int = 0
 
-    def known(self, rows: np.ndarray) -> int:
-        """How many of some images have a mask."""
-        return int((self.components[rows] != UNKNOWN).any(axis=(1, 2)).sum())
+    def components(self, rows: np.ndarray) -> np.ndarray:
+        """The component of each pixel of some images: (n, H, W) uint8, 0 … K−1 or ``UNKNOWN``."""
+        table = np.full(256, UNKNOWN, np.uint8)
+        table[self.values] = range(len(self.values))
+        found = table[self.numbers[rows]]
+        found[~self.given[rows]] = UNKNOWN
+        if self.border:
+            inside = slice(self.border, -self.border)
+            framed = np.full_like(found, UNKNOWN)
+            framed[:, inside, inside] = found[:, inside, inside]
+            return framed
+        return found
+
+    @property
+    def digest(self) -> str:
+        """A hash of the numbers; a share of the masks has that of all."""
+        return hashlib.sha256(np.ascontiguousarray(self.numbers).data).hexdigest()[:16]
 
     def sparse(self, cache: ImageCache, share: float, seed: int) -> "Masks":
         """The masks of a share of the training images only, chosen by a seed; test images keep theirs."""
         if share == 1:
             return self
         rows = cache.splits["train"]
-        has = rows[(self.components[rows] != UNKNOWN).any(axis=(1, 2))]
+        has = rows[self.given[rows]]
         order = np.random.default_rng(int(seeded(seed, "masks", 0).initial_seed())).permutation(has)
-        components = self.components.copy()
-        components[order[round(share * len(has)) :]] = UNKNOWN
-        return Masks(components, self.values)
+        given = self.given.copy()
+        given[order[round(share * len(has)) :]] = False
+        return replace(self, given=given)
 
 
-def read_masks(source: str | Path, cache: ImageCache, num_components: int) -> Masks:
+def read_masks(source: str | Path, cache: ImageCache, num_components: int, values: list[int] | None = None) -> Masks:
     """Read masks and fit them to prepared images as those were fitted, without mixing numbers.
 
     Args:
@@ -56,42 +77,42 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int) -> Ma
             same sub-folders, with the suffix of a format without loss. Images without a file have no mask.
         cache: the images.
         num_components: K.
+        values: the numbers of the components, where a model has learned them; None = those that occur.
 
     Raises:
-        InputError: no masks, masks of another size or number than the images, more numbers than components, or a file
-            of no image.
+        InputError: no masks, masks of another size or number than the images, more numbers than components, a number
+            that the model has not learned, or a file of no image.
     """
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(f"masks: {source} does not exist.")
     if path.is_dir():
-        raw = _read_folder(path, cache)
+        read = _read_folder(path, cache)
     elif path.suffix == ".npz":
-        raw = _read_npz(path, cache)
+        read = _read_npz(path, cache)
     else:
         raise InputError(f"masks: {source} must be an .npz with train_masks, or a folder of pictures.")
+    numbers, given = np.zeros((len(cache.images), *cache.shape[1:]), np.uint8), np.zeros(len(cache.images), bool)
     counts = np.zeros(256, np.int64)
-    for mask in raw.values():
+    for row, mask in read:
         counts += np.bincount(mask.ravel(), minlength=256)
-    values = np.flatnonzero(counts).tolist()
-    if len(values) == num_components + 1 and values[-1] == UNKNOWN:
-        values.pop()
+        numbers[row], given[row] = _fitted(mask, cache), True
+    found = np.flatnonzero(counts).tolist()
+    if values is None:
+        values = found[:-1] if len(found) == num_components + 1 and found[-1] == UNKNOWN else found
+    elif unknown := set(found) - {*values, UNKNOWN}:
+        raise InputError(f"masks: {source} holds {min(unknown)}, the model has learned {', '.join(map(str, values))}.")
     if len(values) > num_components:
         shown = ", ".join(map(str, values[:8])) + (" …" if len(values) > 8 else "")
         raise InputError(
             f"masks: {source} holds {len(values)} different numbers ({shown}), the model has {num_components} "
             "components; ask for more with --num-components, or merge numbers."
         )
-    numbers = np.full(256, UNKNOWN, np.uint8)
-    numbers[values] = range(len(values))
-    components = np.full((len(cache.images), *cache.shape[1:]), UNKNOWN, np.uint8)
-    for row, mask in raw.items():
-        components[row] = _fitted(numbers[mask], cache)
-    return Masks(components, values)
+    return Masks(numbers, given, values, cache.meta["transform"]["pad"])
 
 
-def _read_npz(path: Path, cache: ImageCache) -> dict[int, np.ndarray]:
-    """Row → mask as it is in the source."""
+def _read_npz(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows and masks as they are in the source."""
     try:
         with np.load(path) as file:
             parts = [file[name] for name in ("train_masks", "test_masks") if name in file.files]
@@ -102,17 +123,18 @@ def _read_npz(path: Path, cache: ImageCache) -> dict[int, np.ndarray]:
     shapes = {part.shape[1:] for part in parts}
     if any(part.ndim != 3 or part.dtype.kind not in "uib" for part in parts) or len(shapes) > 1:
         raise InputError(f"masks: train_masks and test_masks of {path} must be (N, H, W) of whole numbers.")
-    masks = np.concatenate(parts)
-    if masks.size and not 0 <= int(masks.min()) <= int(masks.max()) <= 255:
+    total = sum(map(len, parts))
+    if any(part.size and not 0 <= int(part.min()) <= int(part.max()) <= 255 for part in parts):
         raise InputError(f"masks: the numbers in {path} must lie in 0 … 255.")
     test = len(cache.splits["test"]) if cache.meta["test_split"] == "of the source" else 0
-    if len(masks) not in (len(cache.images), len(cache.images) - test):
-        raise InputError(f"masks: {path} holds {len(masks):,} masks for {len(cache.images):,} images.")
-    return {row: _checked(mask.astype(np.uint8), cache, f"those in {path}") for row, mask in enumerate(masks)}
+    if total not in (len(cache.images), len(cache.images) - test):
+        raise InputError(f"masks: {path} holds {total:,} masks for {len(cache.images):,} images.")
+    for row, mask in enumerate(chain.from_iterable(parts)):
+        yield row, _checked(mask.astype(np.uint8), cache, row, f"those in {path}")
 
 
-def _read_folder(path: Path, cache: ImageCache) -> dict[int, np.ndarray]:
-    """Row → mask as it is in its file."""
+def _read_folder(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows and masks as they are in their files."""
     if cache.names is None:
         raise InputError(f"masks: the images have no names that files in {path} could share; use an .npz of masks.")
     rows: dict[str, list[int]] = {}
@@ -121,18 +143,16 @@ def _read_folder(path: Path, cache: ImageCache) -> dict[int, np.ndarray]:
         stem = Path(name).with_suffix("").as_posix()
         for known in (stem, f"{'test' if row in test else 'train'}/{stem}"):
             rows.setdefault(known, []).append(row)
-    found: dict[int, np.ndarray] = {}
-    for file in sorted(path.rglob("*")):
-        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
-            continue
+    files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+    if not files:
+        raise InputError(f"masks: {path} holds no mask; they are {', '.join(SUFFIXES)} named as the images.")
+    for file in files:
         stem = file.relative_to(path).with_suffix("").as_posix()
         if len(rows.get(stem, [])) != 1:
             fault = "is no name of an image" if stem not in rows else "is the name of several images"
             raise InputError(f"masks: {file}: {stem} {fault}.")
-        found[rows[stem][0]] = _checked(_read_mask(file), cache, str(file))
-    if not found:
-        raise InputError(f"masks: {path} holds no mask; they are {', '.join(SUFFIXES)} named as the images.")
-    return found
+        row = rows[stem][0]
+        yield row, _checked(_read_mask(file), cache, row, str(file))
 
 
 def _read_mask(file: Path) -> np.ndarray:
@@ -149,12 +169,13 @@ def _read_mask(file: Path) -> np.ndarray:
         raise InputError(f"masks: {file}: {str(error).rstrip('.')}.") from error
 
 
-def _checked(mask: np.ndarray, cache: ImageCache, what: str) -> np.ndarray:
-    """The mask, if it has the size of the images as they were or as they are prepared."""
+def _checked(mask: np.ndarray, cache: ImageCache, row: int, what: str) -> np.ndarray:
+    """The mask, if it has the size of its image as it was or as it is prepared."""
     H, W = mask.shape
-    sizes = [*cache.meta["original_sizes"], list(cache.shape[:0:-1])]  # (width, height)
+    before = cache.meta["original_sizes"] if cache.sizes is None else [cache.sizes[row].tolist()]
+    sizes = [*before, list(cache.shape[:0:-1])]  # (width, height)
     if [W, H] not in sizes:
-        shown = " or ".join(f"{height}×{width}" for width, height in sizes[:3])
+        shown = " or ".join(dict.fromkeys(f"{height}×{width}" for width, height in sizes))
         raise InputError(f"masks: {what} are {H}×{W}, the images {shown} (height × width).")
     return mask
 
@@ -166,7 +187,7 @@ def _fitted(mask: np.ndarray, cache: ImageCache) -> np.ndarray:
         return mask
     transform, picture = cache.meta["transform"], Image.fromarray(mask)
     if transform["pad"]:
-        return np.pad(mask, transform["pad"], constant_values=UNKNOWN)
+        return np.pad(mask, transform["pad"])
     if transform["crop"]:
         picture = picture.crop(transform["crop"])
     resize = ImageOps.fit if transform["fit"] == "crop" else Image.Image.resize

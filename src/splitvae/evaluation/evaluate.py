@@ -98,7 +98,7 @@ def evaluate(
     setting = crew.prepare(lambda: replace(open_setting(run, extractor, *options, data=data), crew=crew))
     if crew.rank:
         setting.serve()
-    given_masks = iou_of_run(setting.run, masks)
+    given_masks, lost_masks = _compared_masks(setting.run, masks)
     if precision == "bf16":
         probed = fixed_rows(setting.run.data, "test", PROBED)
         bf16, reason = choose_bf16(setting.extractor, setting.run.data.images[probed])
@@ -142,11 +142,21 @@ def evaluate(
         "split": split_of_model(setting.run.model, setting.posterior.mode()),
         "masks": given_masks,
         "card": card(setting, sources, chosen_seeds),
-        "notes": _notes(setting, sources),
+        "notes": _notes(setting, sources) + lost_masks,
     }
     result["diagnosis"] = diagnose(result)
     _write(setting.run.path / "metrics.json", result, say)
     return result
+
+
+def _compared_masks(run: Run, masks: str | Path | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """``iou_of_run``, and a note where the run's own masks are not to be had: the other numbers do not need them."""
+    try:
+        return iou_of_run(run, masks), []
+    except InputError as error:
+        if masks is not None:
+            raise
+        return None, [f"not compared with the run's masks: {error} Name them with --masks."]
 
 
 class _Count:

@@ -1,10 +1,11 @@
 """How well a model's masks agree with given ones: intersection over union, image by image."""
 
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from splitvae.data.cache import ImageCache
@@ -14,21 +15,6 @@ from splitvae.errors import InputError
 from splitvae.models.autoencoder import Autoencoder, evaluating
 from splitvae.models.split_terms import UNKNOWN
 from splitvae.run import Run
-
-MOST_MATCHED = 6  # components beyond which not all K! ways to match them are tried
-
-
-def iou(predicted: Tensor, truth: Tensor, component: int) -> Tensor:
-    """Intersection over union of one component's pixels, image by image: (N,), NaN where neither side has any.
-
-    Args:
-        predicted: (N, H, W), the component with the largest weight.
-        truth: (N, H, W), the component that is given, or ``UNKNOWN``, which does not count.
-        component: which.
-    """
-    known = truth != UNKNOWN
-    mine, given = (predicted == component) & known, truth == component
-    return (mine & given).sum(dim=(1, 2)) / (mine | given).sum(dim=(1, 2))
 
 
 def iou_of_run(run: Run, source: str | Path | None = None) -> dict[str, Any] | None:
@@ -47,14 +33,17 @@ def iou_of_run(run: Run, source: str | Path | None = None) -> dict[str, Any] | N
     K = run.model.num_components
     if K < 2:
         raise InputError(f"masks: {run.path} has a model of one component, which has none to compare.")
-    masks = read_masks(place, run.trained_data, K)
-    return iou_of_model(run.model, run.trained_data, masks, guided=run.config.masks is not None)
+    guided = "guidance" in run.config.split_terms()
+    learned = run.record.get("masks", {}).get("values") if guided else None
+    masks = read_masks(place, run.trained_data, K, learned)
+    return iou_of_model(run.model, run.trained_data, masks, guided)
 
 
 def iou_words(found: dict[str, Any]) -> str:
     """The agreement in a sentence."""
     each = ", ".join(
-        f"x̂{component} {value:.3f}" for component, value in zip(found["matched"], found["components"], strict=True)
+        f"x̂{component} {'–' if value is None else f'{value:.3f}'}"
+        for component, value in zip(found["matched"], found["components"], strict=True)
     )
     return f"masks: mean IoU with the given ones over {found['images']:,} test images: {each}"
 
@@ -68,39 +57,48 @@ def iou_of_model(
     Args:
         model: with K ≥ 2 components.
         cache, masks: the data set and its given masks.
-        guided: whether the model was trained with masks. One that was not may number its components as it likes: they
-            are matched to the given ones in the way that agrees best over all images.
+        guided: whether the model was trained with masks. One that was not may number its components as it likes: each
+            given one is matched to one of the model's, in the way that agrees best over all images.
         n: images, chosen over the whole test split.
 
     Returns:
-        ``components``: mean over images for each component that is given; ``foreground``: the mean of all but the
-        first, which is the background where masks are black and white; ``matched``: the model's component for each;
-        ``images``. None where no test image has a mask.
+        ``components``: the mean over images for each component that is given, None where no test image has it;
+        ``foreground``: the mean of all but the first, which is the background where masks are black and white;
+        ``matched``: the model's component for each; ``images``; ``digest`` of the masks. None where no test image has
+        a mask.
     """
     rows = fixed_rows(cache, "test", n)
-    rows = rows[(masks.components[rows] != UNKNOWN).any(axis=(1, 2))]
+    rows = rows[masks.given[rows]]
+    K, given = model.num_components, len(masks.values)
+    total, images = np.zeros((given, K)), np.zeros((given, K), np.int64)
+    with evaluating(model):
+        for part in np.array_split(rows, -(-len(rows) // 200)) if len(rows) else []:
+            x = torch.from_numpy(cache.images[part]).to(model.device).float() / 255
+            predicted = model.decode(model.encode(x).mode()).weights[:, :, 0].argmax(dim=1).cpu()
+            truth = torch.from_numpy(masks.components(part))
+            for component, own in np.ndindex(given, K):
+                values = iou(predicted == own, truth == component, truth != UNKNOWN)
+                total[component, own] += float(values.nansum())
+                images[component, own] += int((~values.isnan()).sum())
     if not len(rows):
         return None
-    predicted = []
-    with evaluating(model):
-        for start in range(0, len(rows), 200):
-            x = torch.from_numpy(cache.images[rows[start : start + 200]]).to(model.device).float() / 255
-            predicted.append(model.decode(model.encode(x).mode()).weights[:, :, 0].argmax(dim=1).cpu())
-    found, truth, given = torch.cat(predicted), torch.from_numpy(masks.components[rows]), len(masks.values)
-
-    def scores(order: tuple[int, ...]) -> list[float]:
-        return [float(iou(renumbered(order), truth, component).nanmean()) for component in range(given)]
-
-    def renumbered(order: tuple[int, ...]) -> Tensor:
-        numbers = torch.full((model.num_components,), given)
-        numbers[list(order)] = torch.arange(given)
-        return numbers[found]
-
-    K = model.num_components
-    orders = list(permutations(range(K), given)) if not guided and K <= MOST_MATCHED else [tuple(range(given))]
-    best = max(orders, key=lambda order: sum(scores(order)))
-    components = scores(best)
+    table = total / np.maximum(images, 1)  # [given component, the model's]
+    _, columns = linear_sum_assignment(table, maximize=True)
+    matched = list(range(given)) if guided else columns.tolist()
+    found = [table[c, m] if images[c, m] else None for c, m in enumerate(matched)]
+    front = [value for value in found[1:] if value is not None]
     return {
-        "components": components, "foreground": sum(components[1:]) / max(1, given - 1),
-        "matched": [component + 1 for component in best], "images": len(rows),
+        "components": found, "foreground": sum(front) / len(front) if front else None,
+        "matched": [component + 1 for component in matched], "images": len(rows), "digest": masks.digest,
     }  # fmt: skip
+
+
+def iou(predicted: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Intersection over union of two areas, image by image: (N,), NaN where neither side has a pixel.
+
+    Args:
+        predicted, truth: (N, H, W) bool.
+        known: (N, H, W) bool, the pixels that count.
+    """
+    both, either = predicted & truth & known, (predicted | truth) & known
+    return both.sum(dim=(1, 2)) / either.sum(dim=(1, 2))

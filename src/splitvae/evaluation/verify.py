@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -105,8 +106,7 @@ def verify(
         before, now = dict(written["split"]), split_of_model(setting.run.model, setting.posterior.mode()) or {}
         checks.append(_same("split: kind", before.pop("kind", None), now.pop("kind", None)))
         checks += _numbers("split", before, now, tolerance)
-    if written.get("masks") is not None and setting.run.config.masks is not None:
-        checks += _numbers("masks", written["masks"], iou_of_run(setting.run) or {}, tolerance)
+    checks += _masks(setting.run, written.get("masks"), tolerance)
     checks.append(_same("diagnosis", written["diagnosis"], diagnose(written)))
     rows = {_key(row): row["metrics"] for row in written["rows"]}
     for source in found:
@@ -141,6 +141,16 @@ def _source(setting: Setting, protocol: str, name: str) -> Source:
 
 def _same(what: str, written: Any, found: Any) -> Check:
     return Check(what, written, found, written == found)
+
+
+def _masks(run: Run, written: dict[str, Any] | None, tolerance: float) -> list[Check]:
+    """The agreement with given masks, if it was with those that the run was trained with and they are at hand."""
+    with suppress(InputError):
+        found = iou_of_run(run)
+        if written is not None and found is not None and found["digest"] == written["digest"]:
+            kept = [[value for value in side["components"] if value is not None] for side in (written, found)]
+            return _numbers("masks", {"components": kept[0]}, {"components": kept[1]}, tolerance)
+    return []
 
 
 def _numbers(what: str, written: dict[str, Any], found: dict[str, Any], tolerance: float) -> list[Check]:

@@ -27,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "K = 8": {"num_components": 8},
     "semantic": {"split": "semantic"},
     "syntactic": {"split": "syntactic"},
-    "smooth, balanced masks": {"mask_smoothness": 0.1, "mask_balance": 0.1},
+    "smooth and balanced masks": {"mask_smoothness": 0.1, "mask_balance": 0.1},
     "decided masks": {"mask_decisiveness": 0.1},
     "balanced masks": {"mask_balance": 0.1},
     "separate heads": {"head": "separate"},

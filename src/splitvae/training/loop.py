@@ -45,7 +45,7 @@ from splitvae.training.watch import Watch, reads_at_once
 # What may change when a run goes on: how long and how fast it trains, where it runs and what it records.
 MAY_CHANGE = {
     "epochs", "lr", "lr_schedule", "lr_halve_every", "clip_norm", "accumulate", "precision", "compile", "device",
-    "data", "quiet", "checkpoint_minutes", "checkpoint_every", "snapshot_every", "log_every", "tracker",
+    "data", "masks", "quiet", "checkpoint_minutes", "checkpoint_every", "snapshot_every", "log_every", "tracker",
     "sync_batch_norm",
 }  # fmt: skip
 QUICK_CALIBRATION = 500  # images for the batch norm of a picture along the way; a model for use takes 10,000
@@ -97,10 +97,10 @@ def train(
         run = Run(Path(out).expanduser())
         if config.data is None:
             raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
-        for place in ("data", "masks"):  # a run may be resumed from another directory
-            path = getattr(config, place)
-            if path is not None and Path(path).expanduser().exists():
-                config = config.with_changes({place: str(Path(path).expanduser().resolve())})
+    for place in ("data", "masks"):  # a run may be resumed from another directory
+        path = getattr(config, place)
+        if path is not None and Path(path).expanduser().exists():
+            config = config.with_changes({place: Path(path).expanduser().resolve()})
 
     tracker = None if config.tracker == "none" else config.tracker
     if tracker is not None and find_spec(tracker) is None:
@@ -122,7 +122,7 @@ def train(
             raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
         if resume is not None:
             refuse_other_images(cache, run.image_shape)
-        masks = open_masks(config, cache)
+        masks = open_masks(config, cache, None if resume is None else run.record.get("masks"))
         config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
         if tracker not in (None, "tensorboard"):
@@ -131,7 +131,7 @@ def train(
             if resume is None:
                 clear_run(run.path)
             origin = None if resume is None else run.record.get("origin")
-            write_record(run, name, config, cache.meta, machine, origin)
+            write_record(run, name, config, cache.meta, machine, origin, masks)
         accelerator.wait_for_everyone()
         if tracker == "tensorboard":  # whose files lie in the run
             start_tracker(accelerator, config, run.path.name)
@@ -175,7 +175,7 @@ def _fit(
         keep_freed_memory()
 
     # Data: a batch is the global one; this process and micro-batch takes its part of it.
-    components = None if masks is None else masks.components
+    components = None if masks is None else masks.components  # a function of row numbers
     loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip, masks=components)
     total = config.epochs * loader.steps_per_epoch
 
@@ -267,8 +267,9 @@ def _fit(
             # Reading a value waits for a GPU, so there each is read a turn late (see Watch).
             # But always before something is written, so that a state or a model on disk is a good one.
             due = time.monotonic() - clock["saved"] > 60 * config.checkpoint_minutes
-            writes = due or asked or state.step + 1 == total or _divides(config.checkpoint_every, state.step + 1)
-            writes = writes or _divides(config.snapshot_every * loader.steps_per_epoch, state.step + 1)
+            by_step = state.step + 1 == total or _divides(config.checkpoint_every, state.step + 1)
+            by_step = by_step or _divides(config.snapshot_every * loader.steps_per_epoch, state.step + 1)
+            writes = by_step or due or asked
             if (at_once or writes) and not torch.isfinite(values).all():
                 if at_once:  # only batch norm has moved since the last good step: undo that
                     torch._foreach_copy_(buffers, backup)
@@ -286,7 +287,10 @@ def _fit(
                 update_average(average, bare, config.ema_decay, state.step)
 
             # Log, picture, snapshot.
-            readings = watch.take(state.step, values, lr, now=writes)
+            # Several processes read at the same steps, whatever their clocks and signals say: one that learns earlier
+            # that it shall stop would leave the others waiting for it.
+            now = writes if accelerator.num_processes == 1 else by_step
+            readings = watch.take(state.step, values, lr, now)
             for reading in readings:
                 if not torch.isfinite(reading.last).all():
                     raise SplitVAEError(_diverged(bare.terms, reading.last, reading.step - 1, run, config))

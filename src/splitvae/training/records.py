@@ -42,7 +42,7 @@ def opening_lines(
         f"{f' × {processes}' if processes > 1 else ''} in {'bf16' if bf16 else 'float32'}, run {run.path}",
     ]
     if masks is not None:
-        guided, numbers = masks.known(cache.splits["train"]), ", ".join(map(str, masks.values))
+        guided, numbers = int(masks.given[cache.splits["train"]].sum()), ", ".join(map(str, masks.values))
         lines.append(f"masks of {guided:,} training images; components 1 … {len(masks.values)} are their {numbers}")
     if count := cache.meta["not_images"]["count"]:
         lines.append(f"skipped {count} files that are no images, such as {cache.meta['not_images']['first'][0]}")
