@@ -287,3 +287,10 @@ def test_the_cache_lies_where_it_is_said(tmp_path, folder, splitvae, monkeypatch
     assert metas
     assert json.loads(metas[0].read_text())["counts"]["total"] == 24
     assert cli.run(["sample", str(tmp_path / "run"), "--n", "2", "--out", str(tmp_path / "s.png")]) == 0
+
+
+def test_a_kind_of_split_on_the_command_line_goes_before_the_files_knobs(tmp_path, splitvae):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(splitvae("train", "mnist-small", "--print-config")[1])
+    asked = yaml.safe_load(splitvae("train", "--config", path, "--split", "semantic", "--print-config")[1])
+    assert (asked["split"], asked["mask_scale"]) == ("semantic", 4)

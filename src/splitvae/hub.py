@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from splitvae.config import TrainConfig
 from splitvae.densities.store import density_names, load_density
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.evaluation.verify import read_metrics
@@ -25,6 +26,8 @@ TAGS = ("splitvae", "variational-autoencoder", "vae", "image-generation")
 # What a hub's card can say of the training: nothing that names a person's folders.
 TOLD = ("model", "network", "latent_dim", "num_components", "beta", "gamma_rule", "epochs", "batch_size", "lr",
         "lr_schedule", "seed")  # fmt: skip
+# Told where they are not the paper's: they make it another model.
+OF_SPLITS = ("head", "split", "mask_scale", "mask_smoothness", "mask_decisiveness", "mask_balance")
 
 
 def push_to_hub(run: "Run | str | Path", repo_id: str, private: bool = False, token: str | None = None) -> str:
@@ -109,6 +112,8 @@ def model_card(run: Run, repo_id: str) -> str:
         what += f", whose output is a learned blend of {model.num_components} images"
     config = run.config.to_dict()
     shown = [name for name in TOLD if run.config.variational or name not in ("beta", "gamma_rule", "num_components")]
+    shown += [name for name in OF_SPLITS if getattr(run.config, name) != getattr(TrainConfig, name)]
+    shown += ["guidance", "mask_share"] if "guidance" in run.config.split_terms() else []
     density = "normal" if metrics is None else best_density(run, metrics)
     lines = [
         "---", "library_name: splitvae", "pipeline_tag: unconditional-image-generation", "tags:",

@@ -198,7 +198,8 @@ def open_masks(config: TrainConfig, cache: "ImageCache", before: dict[str, Any] 
 
     if config.masks is None:
         return None
-    masks = read_masks(config.masks, cache, config.num_components, before and before["values"])
+    values = None if before is None else before["values"]
+    masks = read_masks(config.masks, cache, config.num_components, values)
     if before is not None and masks.digest != before["digest"]:
         raise InputError(f"masks: {config.masks} holds other masks than those that the run was trained with.")
     return masks.sparse(cache, config.mask_share, config.seed)

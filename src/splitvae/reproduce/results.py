@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 # What tables and claims read.
 RESULT_KEYS = {
     "system", "scale", "data", "seed", "config", "parameters", "flops_per_image", "training", "latents", "densities",
-    "distance", "rows", "floor", "notes", "hardware",
+    "distance", "rows", "floor", "notes", "hardware", "changes", "split", "card",
 }  # fmt: skip
 # Fields of a configuration that decide where and how it runs, and not what comes out but for its last digits.
 ELSEWHERE = {
