@@ -312,3 +312,17 @@ def test_the_page_asks_nobody_else_for_anything(served):
     loaded = re.findall(r'(?:src|href)="(https?://[^"]+)"', html)
     assert [address for address in loaded if not address.startswith(served.url.rstrip("/"))] == []
     assert '"analytics_enabled":true' not in html.replace(" ", "")
+
+
+def test_a_density_of_the_model_before_does_not_keep_a_run_from_being_seen(tmp_path: Path, npz: Path, splitvae):
+    from conftest import tiny_options
+
+    assert splitvae("train", "--data", npz, "--out", tmp_path / "run", *tiny_options())[0] == 0
+    assert splitvae("fit", tmp_path / "run", "--density", "gmm", "--n-components", 2)[0] == 0
+    assert Explorer(tmp_path / "run").densities == ["normal", "gmm"]
+    assert splitvae("train", "--resume", tmp_path / "run", "--epochs", 2)[0] == 0
+    explorer = Explorer(tmp_path / "run")
+    assert explorer.densities == ["normal"]
+    (line,) = explorer.left_out
+    assert line.endswith(f"splitvae fit {tmp_path / 'run'} --density gmm --name gmm")
+    build_page(explorer)

@@ -224,7 +224,7 @@ def test_the_page_starts_soon_and_ends_with_ctrl_c():
     assert re.match(r"http://127\.0\.0\.1:\d+/  \(Ctrl-C ends it\)", process.stdout.readline())
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "splitvae: interrupted; nothing was lost.\n")
+    assert (process.returncode, err) == (0, "")  # the ordinary end of a page
     assert spent() - before < 4 * torch_alone  # 2.4 when this was written
 
 

@@ -116,10 +116,10 @@ def test_they_follow_the_order_and_the_mirroring_of_their_images(halves: Path):
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"03.png": np.zeros((9, 24), np.uint8)}, r"03.png are 9×24, the images 24×24 or 16×16"),
+        ({"03.png": np.zeros((9, 24), np.uint8)}, r"03.png: 9×24 pixels, the images 24×24 or 16×16"),
         ({"77.png": np.zeros((24, 24), np.uint8)}, "77 is no name of an image"),
         ({"03.png": np.arange(576).reshape(24, 24).astype(np.uint8)}, "256 different numbers .* 2 components"),
-        ({"03.png": np.zeros((24, 24, 3), np.uint8)}, "mode RGB; a mask is grey or has a palette"),
+        ({"03.png": np.zeros((24, 24, 3), np.uint8)}, "grey or has a palette, not the mode RGB"),
         ({}, "holds no mask"),
     ],
 )
@@ -199,7 +199,7 @@ def test_masks_of_many_sizes_are_those_of_their_own_images(tmp_path: Path):
     cache = prepare(tmp_path / "pictures", (16, 16))
     assert (read_masks(tmp_path / "masks", cache, 2).components(np.arange(14))[:, 2:14, [1, 14]] == [0, 1]).all()
     Image.fromarray(np.zeros((33, 37), np.uint8)).save(tmp_path / "masks" / "00.png")  # the size of the last
-    with pytest.raises(InputError, match=r"00\.png are 33×37, the images 20×24 or 16×16"):
+    with pytest.raises(InputError, match=r"00\.png: 33×37 pixels, the images 20×24 or 16×16"):
         read_masks(tmp_path / "masks", cache, 2)
 
 

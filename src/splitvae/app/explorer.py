@@ -62,6 +62,7 @@ class Explorer:
         run: None for a saved model.
         name: for people; never a path.
         densities: their names; "normal" is the prior.
+        left_out: why densities of the run are not among them, in lines for people.
         density: the one to begin with: nearest to the training images, else the last that was fitted, else the prior.
     """
 
@@ -73,10 +74,16 @@ class Explorer:
         self._data_named = data is not None
         self.model: Autoencoder = load_model(self.path).to(pick_device(device))
         self.name = self.path.name if title is None else title
-        self.densities = ["normal", *(density_names(self.path) if self.run else [])]
-        self.density = self._first_choice()
         self._loaded: dict[str, Any] = {}
         self._loading = Lock()
+        self.densities, self.left_out = ["normal"], list[str]()
+        for density in density_names(self.path) if self.run else []:
+            try:  # one that is of the model before a resumed training must not keep the others from being seen
+                self._loaded[density] = load_density(density, self.path, self.model.latent_dim)[0]
+                self.densities.append(density)
+            except InputError as error:
+                self.left_out.append(f"left out: {error}")
+        self.density = self._first_choice()
 
     @property
     def K(self) -> int:

@@ -125,7 +125,10 @@ def serving(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None) -
             )  # fmt: skip
         except OSError as error:
             where = f"{host}, port {port}" if port else f"{host}, ports 7860 to 7959"
-            raise InputError(f"cannot serve on {where}: {error.strerror or error}; pass another --port.") from error
+            reason = error.strerror or (
+                "it is in use" if port else "all are in use"
+            )  # gradio's own words name its options
+            raise InputError(f"cannot serve on {where}: {reason}; pass another --port.") from error
         try:
             yield url
         finally:
@@ -137,6 +140,8 @@ def serve(
 ) -> None:
     """Serve the page of a run or a saved model until the process is interrupted; ``say`` is told the address."""
     explorer = Explorer(path, data, device, title)
+    for line in explorer.left_out:
+        print(f"splitvae: {line}", file=sys.stderr)
     _ = explorer.axes, explorer.examples  # what fails shall fail here, not on the page
     with serving(build_page(explorer), host, port) as url:
         say(url)

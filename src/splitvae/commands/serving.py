@@ -39,4 +39,7 @@ def serve(
     def say(address: str) -> None:
         print(f"{address}  (Ctrl-C ends it)", flush=True)
 
-    serve_page(path, host, port, data, device, TITLE if run is None else None, say)
+    try:
+        serve_page(path, host, port, data, device, TITLE if run is None else None, say)
+    except KeyboardInterrupt:  # its ordinary end
+        print("the page is closed")

@@ -65,7 +65,8 @@ class ImageCache:
         return cls(
             path,
             np.load(path / "images.npy", mmap_mode="r"),
-            {split: np.load(path / f"{split}.npy") for split in ("train", "test")},
+            # Mapped like the images; "c" because torch wants arrays that could be written to.
+            {split: np.load(path / f"{split}.npy", mmap_mode="c") for split in ("train", "test")},
             np.load(labels) if labels.exists() else None,
             json.loads(names.read_text(encoding="utf-8")) if names.exists() else None,
             read_json(path / "meta.json", "not a data cache"),

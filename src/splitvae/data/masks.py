@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from splitvae.data.cache import ImageCache
 from splitvae.data.decode import open_picture
 from splitvae.data.loader import seeded
+from splitvae.data.sources import PICTURE_SUFFIXES
 from splitvae.errors import InputError
 from splitvae.models.split_terms import UNKNOWN
 
@@ -64,7 +65,7 @@ class Masks:
         has = rows[self.given[rows]]
         order = np.random.default_rng(int(seeded(seed, "masks", 0).initial_seed())).permutation(has)
         given = self.given.copy()
-        given[order[round(share * len(has)) :]] = False
+        given[order[max(1, round(share * len(has))) :]] = False
         return replace(self, given=given)
 
 
@@ -130,7 +131,7 @@ def _read_npz(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]
     if total not in (len(cache.images), len(cache.images) - test):
         raise InputError(f"masks: {path} holds {total:,} masks for {len(cache.images):,} images.")
     for row, mask in enumerate(chain.from_iterable(parts)):
-        yield row, _checked(mask.astype(np.uint8), cache, row, f"those in {path}")
+        yield row, _checked(mask.astype(np.uint8), cache, row, f"{path}, number {row}")
 
 
 def _read_folder(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]:
@@ -143,7 +144,10 @@ def _read_folder(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarra
         stem = Path(name).with_suffix("").as_posix()
         for known in (stem, f"{'test' if row in test else 'train'}/{stem}"):
             rows.setdefault(known, []).append(row)
-    files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+    pictures = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in PICTURE_SUFFIXES]
+    files = [file for file in pictures if file.suffix.lower() in SUFFIXES and file.name[0] != "."]
+    if lossy := [file for file in pictures if file not in set(files) and file.name[0] != "."]:
+        raise InputError(f"masks: {lossy[0]}: this format may change a mask's numbers; save it as PNG.")
     if not files:
         raise InputError(f"masks: {path} holds no mask; they are {', '.join(SUFFIXES)} named as the images.")
     for file in files:
@@ -163,7 +167,7 @@ def _read_mask(file: Path) -> np.ndarray:
             if picture.mode == "1":
                 picture = picture.convert("L")
             if picture.mode not in ("L", "P"):
-                raise InputError(f"is in the mode {picture.mode}; a mask is grey or has a palette")
+                raise InputError(f"a mask is grey or has a palette, not the mode {picture.mode}; convert it")
             return np.asarray(picture)
     except (InputError, OSError, ValueError, SyntaxError) as error:
         raise InputError(f"masks: {file}: {str(error).rstrip('.')}.") from error
@@ -176,7 +180,7 @@ def _checked(mask: np.ndarray, cache: ImageCache, row: int, what: str) -> np.nda
     sizes = [*before, list(cache.shape[:0:-1])]  # (width, height)
     if [W, H] not in sizes:
         shown = " or ".join(dict.fromkeys(f"{height}×{width}" for width, height in sizes))
-        raise InputError(f"masks: {what} are {H}×{W}, the images {shown} (height × width).")
+        raise InputError(f"masks: {what}: {H}×{W} pixels, the images {shown} (height × width).")
     return mask
 
 

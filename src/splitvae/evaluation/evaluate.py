@@ -280,7 +280,7 @@ def _notes(setting: Setting, sources: list[Source]) -> list[str]:
     if not setting.extractor.published:
         notes.append(f"the weights of {setting.extractor.name} are not the published ones")
     if not density_names(run.path):
-        notes.append(f"no density was fitted; the paper samples from a mixture: splitvae fit {run.path.name}")
+        notes.append(f"no density was fitted; the paper samples from a mixture: splitvae fit {run.path} --density gmm")
     for what in ("train", "floor"):
         if (count := len(setting.rows[what])) != setting.n:
             notes.append(f"{what}: {count:,} images stand in for {setting.n:,}; its distances differ in bias")

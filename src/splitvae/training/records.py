@@ -44,6 +44,8 @@ def opening_lines(
     if masks is not None:
         guided, numbers = int(masks.given[cache.splits["train"]].sum()), ", ".join(map(str, masks.values))
         lines.append(f"masks of {guided:,} training images; components 1 … {len(masks.values)} are their {numbers}")
+        if len(masks.values) < config.num_components:
+            lines.append(f"the other {config.num_components - len(masks.values)} of the components have no masks")
     if count := cache.meta["not_images"]["count"]:
         lines.append(f"skipped {count} files that are no images, such as {cache.meta['not_images']['first'][0]}")
     if count := cache.meta["damaged"]["count"]:
