@@ -125,9 +125,8 @@ def serving(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None) -
             )  # fmt: skip
         except OSError as error:
             where = f"{host}, port {port}" if port else f"{host}, ports 7860 to 7959"
-            reason = error.strerror or (
-                "it is in use" if port else "all are in use"
-            )  # gradio's own words name its options
+            # gradio's own words name options that are its own.
+            reason = error.strerror or ("it is in use" if port else "all are in use")
             raise InputError(f"cannot serve on {where}: {reason}; pass another --port.") from error
         try:
             yield url

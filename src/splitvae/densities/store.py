@@ -73,6 +73,7 @@ def load_density(name: str, run: Path, latent_dim: int, current: bool = True) ->
         )
     if current and (run / "model").is_dir() and record.get("model_sha256") != model_hash(run / "model"):
         raise InputError(
-            f"density '{name}' was fitted on the codes of another model; fit it again: splitvae fit {run} --density gmm --name {name}"
+            f"density '{name}' was fitted on the codes of another model; fit it again: "
+            f"splitvae fit {run} --density gmm --name {name}"
         )
     return cls.from_tensors(tensors), record
