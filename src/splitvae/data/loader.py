@@ -105,7 +105,7 @@ class ImageLoader:
         """Draw the order and the mirroring of an epoch."""
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = self._host_order = None  # two at once would count with millions of images
+            self._order = self._host_order = torch.empty(0)  # two at once would count with millions of images
             order = torch.randperm(len(self.rows), generator=seeded(self.seed, "order", epoch))
             self._host_order = order
             self._order = order if self.resident is None else order.to(self.device)  # once, not at every step
