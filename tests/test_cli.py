@@ -1,6 +1,7 @@
 """Promises about the command: what it writes, and one clear line for every mistake."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +86,10 @@ def test_encode_writes_codes_in_the_order_of_the_source(
     assert np.array_equal(np.load(tmp_path / "t.npz")["mean"], codes["mean"][48:])
     assert splitvae("encode", run, "digits", "--out", tmp_path / "d.npz")[0] == 0  # grey, of another size
     assert np.load(tmp_path / "d.npz")["mean"].shape == (1797, 4)
+    (tmp_path / "one").mkdir()
+    shutil.copy(folder / "00.png", tmp_path / "one")
+    assert splitvae("encode", run, tmp_path / "one", "--out", tmp_path / "one.npz")[0] == 0  # too few to train on
+    assert np.load(tmp_path / "one.npz")["mean"].shape == (1, 4)
 
 
 def test_a_fitted_mixture_is_sampled_without_the_data(run: Path, npz: Path, tmp_path: Path, splitvae: Call):

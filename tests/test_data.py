@@ -14,7 +14,7 @@ import torch
 from conftest import SHARED, pixels
 from PIL import Image
 
-from splitvae import InputError, SplitVAEError, prepare
+from splitvae import InputError, SplitVAEError, prepare, train
 from splitvae.data import cache as cache_module
 from splitvae.data.decode import CELEBA_BOX, Header, Transform, choose_transform, decode
 from splitvae.data.loader import ImageLoader
@@ -167,8 +167,6 @@ def test_an_npz_may_hold_uint8_or_floats_with_channels_first_or_last(tmp_path: P
         ({"train": np.zeros((4, 16, 16), np.int64)}, "of type int64"),
         ({"images": np.zeros((4, 16, 16), np.uint8)}, "no array named train; it has images"),
         ({"train": np.zeros((4, 16, 16), np.uint8), "train_labels": np.zeros(3)}, "train_labels has the shape"),
-        ({"train": np.zeros((1, 16, 16), np.uint8)}, "1 image .* at least 2 are needed"),
-        ({"train": np.zeros((9, 16, 16), np.uint8)}, r"9 images \(1 different\)"),
         ({"train": np.zeros((4, 5, 5), np.uint8)}, "sides must be at least 8"),
         ({"train": np.zeros((4, 16, 16), np.uint8), "train_labels": np.zeros(4)}, "labels must be integers or words"),
         ({"train": np.array([{"a": 1}], dtype=object)}, "not a readable .npz: Object arrays"),
@@ -179,6 +177,14 @@ def test_bad_arrays_get_one_clear_line(arrays, words, tmp_path: Path):
     with pytest.raises(InputError, match=words) as caught:
         prepare(tmp_path / "bad.npz")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("n", "words"), [(1, "1 image .* at least 2 are needed"), (9, r"9 images \(1 different\)")])
+def test_too_little_to_train_on_is_refused_by_training_only(n: int, words: str, tmp_path: Path):
+    np.savez(tmp_path / "few.npz", train=np.zeros((n, 16, 16), np.uint8))
+    assert len(prepare(tmp_path / "few.npz").images) == n
+    with pytest.raises(InputError, match=words):
+        train(data=str(tmp_path / "few.npz"), out=tmp_path / "run")
 
 
 def test_bad_folders_get_one_clear_line(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -135,6 +135,17 @@ def prepare(
     return _renamed(ImageCache.open(directory), source)
 
 
+def refuse_few(cache: ImageCache) -> None:
+    """Raise InputError for data that nothing can be trained on; encoding one image is no mistake."""
+    train, total = len(cache.splits["train"]), len(cache.images)
+    if train < 2:
+        different = len({image.tobytes() for image in cache.images})
+        raise InputError(
+            f"{total} image{'s' * (total != 1)} ({different} different) leave {train} for training; at least 2 are "
+            "needed, and some hundreds to learn anything."
+        )
+
+
 def _renamed(cache: ImageCache, source: Source) -> ImageCache:
     """The cache under the name that its source has now: a copy elsewhere may have been prepared first."""
     return replace(cache, meta={**cache.meta, "source": source.name})
@@ -277,11 +288,6 @@ def _split_rows(splits: dict[str, Split], digests: list[bytes]) -> dict[str, np.
         last = sorted(digests)[wanted - 1]
         held_out = np.array([digest <= last for digest in digests])
         rows = {"train": np.flatnonzero(~held_out), "test": np.flatnonzero(held_out)}
-    if len(rows["train"]) < 2:
-        raise InputError(
-            f"{len(digests)} image{'s' * (len(digests) != 1)} ({len(set(digests))} different) leave "
-            f"{len(rows['train'])} for training; at least 2 are needed, and some hundreds to learn anything."
-        )
     return rows
 
 

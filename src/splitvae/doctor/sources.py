@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from splitvae.data.cache import ImageCache, prepare
+from splitvae.data.cache import ImageCache, prepare, refuse_few
 from splitvae.data.decode import Crop, Fit
 from splitvae.doctor.findings import Finding, Level, counted
 from splitvae.doctor.originals import check_files, check_format, check_shape, check_size, look_at_originals
@@ -41,6 +41,7 @@ def examine_source(
     except InputError:
         # Perhaps for damaged files, which get their own line; any other reason is raised again.
         cache = prepare(source, image_size, crop, fit, skip_damaged=True, quiet=quiet)
+    refuse_few(cache)
     originals = look_at_originals(source, cache)
     found = scan(cache, quiet)
     return [

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from splitvae.codes import refuse_other_images
 from splitvae.config import TrainConfig
-from splitvae.data.cache import ImageCache
+from splitvae.data.cache import ImageCache, refuse_few
 from splitvae.data.loader import ImageLoader
 from splitvae.data.masks import Masks
 from splitvae.device import hardware, keep_freed_memory
@@ -117,6 +117,7 @@ def train(
         if main and resume is None:
             refuse_existing(run.path, overwrite)  # again, now that nobody else can make a run of it
         cache = open_data(config if main else replace(config, quiet=True))
+        refuse_few(cache)
         before = None if resume is None else run.record["data"]["content_hash"]
         if before not in (None, cache.meta["content_hash"]):
             raise InputError(f"{config.data} is not the data that {run.path} was trained on: its content differs.")
