@@ -22,6 +22,7 @@ from splitvae.reproduce.splits import VARIANTS, summarize_splits
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
 EXTRACTOR = "mnist-classifier"
+COMMITTED = Path(__file__).parents[1] / "docs" / "results" / "runs"
 ONLY = ["rae-gp", "2s-vae", "svae"]
 
 
@@ -31,7 +32,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = pixels(60, channels=1)
     np.savez(tmp_path / "data.npz", train=images[:40], test=images[40:])
     tiny = TINY | {"image_size": 16, "epochs": 1, "batch_size": 8, "precision": "fp32"}
-    for name in ("mnist-small", "mnist-rae-gp-small", "mnist-2s-vae-small"):
+    for name in ("mnist-small", "mnist-vae-small", "mnist-rae-gp-small", "mnist-2s-vae-small"):
         values = PRESETS[name].values | tiny
         if name == "mnist-rae-gp-small":
             values = {k: v for k, v in values.items() if k not in ("num_scales", "embedding_dim")}
@@ -313,6 +314,16 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         assert any("training codes" in note for note in claim_notes(result))
     with pytest.raises(InputError, match="'latent' is unknown"):
         jobs_of_claim("latent", "mnist")
+
+
+@pytest.mark.skipif(not COMMITTED.is_dir(), reason="not a checkout")
+def test_committed_results_are_found_by_the_command_that_made_them(splitvae, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("splitvae.commands.reproducing.RESULTS", COMMITTED)
+    options = ["--scale", "small", "--extractor", EXTRACTOR, "--out", tmp_path / "runs", "--dry-run"]
+    status, out, err = splitvae("reproduce", "table1", *options)
+    assert (status, err) == (0, "")
+    assert out.count(": finished; ") == 33
+    assert "0 of 33 to be made" in out
 
 
 def test_splits_compare_variants_of_one_recipe(digits: Path, tmp_path: Path, splitvae):

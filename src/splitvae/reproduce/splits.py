@@ -4,6 +4,7 @@ Each variant is SplitVAE's recipe with other values, at equal parameters within 
 and of their mix in the clean protocol, reconstruction, inactive latents, and the kind of split that was learned.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ from splitvae.reproduce.results import Job
 from splitvae.reproduce.tables import TABLES
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
 
-# Name → changes to the recipe; the first is the paper's.
+# Name → changes to the recipe; the first is the paper's, K = 1 its vanilla counterpart, a system of the tables.
 VARIANTS: dict[str, dict[str, Any]] = {
     "free": {},
-    "K = 1": {"num_components": 1},
+    "K = 1": {},
     "K = 3": {"num_components": 3},
     "K = 4": {"num_components": 4},
     "K = 8": {"num_components": 8},
@@ -55,9 +56,11 @@ def jobs_of(
     for name in only or ():
         if name not in VARIANTS:
             raise InputError(f"'{name}' is no variant of the split: {', '.join(VARIANTS)}.")
+    jobs = {system: jobs_of_table(table, scale, [system], seeds, n) for system in ("svae", "vae")}
     return [
-        Job(job.data, job.system, job.small, job.seed, job.n, tuple(VARIANTS[name].items()))
-        for job in jobs_of_table(table, scale, ["svae"], seeds, n)
+        # K = 1 is the table's vanilla counterpart, whose runs serve.
+        jobs["vae"][i] if name == "K = 1" else replace(job, changes=tuple(VARIANTS[name].items()))
+        for i, job in enumerate(jobs["svae"])
         for name in (VARIANTS if only is None else only)
     ]
 
@@ -73,7 +76,8 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
     one_protocol(results)
     lines = []
     for variant, changes in VARIANTS.items():
-        own = sorted((r for r in results if r["changes"] == changes), key=lambda r: r["seed"])
+        system = "vae" if variant == "K = 1" else "svae"
+        own = sorted((r for r in results if (r["system"], r["changes"]) == (system, changes)), key=lambda r: r["seed"])
         if not own:
             continue
         splits = [result["split"] for result in own]
