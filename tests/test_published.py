@@ -63,7 +63,7 @@ RECALLED_RAE = {
 }
 RECALLED_DAI_WIPF = {
     ("vae-learned-gamma", "normal"): (54.5, 60.0, 76.7, 60.5),
-    ("2s-vae", "second-stage"): (12.6, 29.3, 72.9, 44.4),
+    ("2s-vae-infogan", "second-stage"): (12.6, 29.3, 72.9, 44.4),
 }
 
 
@@ -114,7 +114,7 @@ def test_the_paper_comes_before_what_was_verified_and_that_before_what_was_recal
     assert len(sources) == 3
     assert find("cifar10", "rae-sn", "gmm").table == 3
     assert find("mnist", "vae-rae-net", "gmm").status == "verified"
-    assert find("fashion-mnist", "2s-vae", "second-stage").status == "recalled"
+    assert find("fashion-mnist", "2s-vae-infogan", "second-stage").status == "recalled"
     assert find("fashion-mnist", "svae", "gmm") is None
     assert published_parameters(2, "svae") is None
 

@@ -15,9 +15,9 @@ from splitvae.presets import PRESETS
 from splitvae.reproduce.claims import jobs_of as jobs_of_claim
 from splitvae.reproduce.claims import summarize_claim
 from splitvae.reproduce.plan import Planned, carry_out, plan
-from splitvae.reproduce.render import markdown, notes_of, rows_of_table, table_plot, tables_of
+from splitvae.reproduce.render import lead_notes, markdown, notes_of, rows_of_table, table_plot, tables_of
 from splitvae.reproduce.render_claims import claim_notes, claim_plot, claim_rows
-from splitvae.reproduce.results import RESULT_KEYS
+from splitvae.reproduce.results import RESULT_KEYS, find_result, other_recipe
 from splitvae.reproduce.splits import VARIANTS, summarize_splits
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
@@ -49,7 +49,7 @@ def planned(out: Path, results: Path | None = None, only: list[str] = ONLY, seed
 
 def made(digits: Path, out: Path, results: Path | None = None, only: list[str] = ONLY, seeds: int = 2, **say) -> dict:
     entries, results = planned(out, results, only, seeds), results or out / "results"
-    return summarize_table("table1", "small", carry_out(entries, out, results, EXTRACTOR, str(digits), **say))
+    return summarize_table("table1", "small", carry_out(entries, out, results, EXTRACTOR, str(digits), **say)[0])
 
 
 def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_path: Path):
@@ -60,10 +60,10 @@ def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_pat
     assert len(files) == 6
     assert all("seed" in file.name and EXTRACTOR in file.name for file in files)
 
-    # Finished results are taken as they are, without runs, data or extractor.
+    # Finished results are taken as they are, without runs.
     said.clear()
     elsewhere = tmp_path / "elsewhere"
-    again = made(tmp_path / "nowhere.npz", elsewhere, results=tmp_path / "runs" / "results", say=said.append)
+    again = made(digits, elsewhere, results=tmp_path / "runs" / "results", say=said.append)
     assert again == result
     assert not said
 
@@ -205,7 +205,15 @@ def test_a_damaged_density_and_a_lost_model_are_made_again(digits: Path, tmp_pat
 def test_the_lead_is_a_difference_with_its_standard_error():
     found = lead({"svae": [10.0, 12.0], "rae": [15.0, 19.0], "ae": [30.0, 30.0]}, [11.0, 13.0])
     error = pytest.approx((1 + 4) ** 0.5)
-    assert found == {"best_other": "rae", "difference": 6.0, "standard_error": error, "x_hat": 5.0}
+    # Welch by hand: (1 + 4)² / (1² + 4²) = 25/17 degrees of freedom, whose 97.5 % quantile of Student's t is 6.1881.
+    interval = pytest.approx([6 - 6.1881 * 5**0.5, 6 + 6.1881 * 5**0.5], rel=1e-4)
+    assert found == {
+        "best_other": "rae", "difference": 6.0, "standard_error": error, "interval": interval, "x_hat": 5.0
+    }  # fmt: skip
+    told = (
+        "SplitVAE is ahead by 6.00 (95 % interval -7.84 to 19.84, Welch's over training seeds); by x̂ alone it is ahead"
+    )
+    assert told in lead_notes(found, "FD")[0]
     assert lead({"rae": [1.0]}, None) is None
     assert lead({"svae": [1.0], "rae": [1.0, 2.0]}, None)["standard_error"] is None
 
@@ -217,12 +225,17 @@ def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_pa
     status, out, err = splitvae("reproduce", "table1", "--only", "rae-gp,svae", *options)
     assert status == 1
     assert "not finished: mnist-rae-gp-small-seed0" in err
+    assert "failed, and in no mean: mnist-rae-gp-small-seed0: the loss diverged" in out
+    assert "SplitVAE" in out
+    status, _, err = splitvae("reproduce", "table1", "--only", "rae-gp", *options)
+    assert (status, "nothing could be finished" in err) == (1, True)
     assert [file.name.split("-seed")[0] for file in (tmp_path / "runs" / "results").iterdir()] == ["mnist-small"]
     status, out, err = splitvae("reproduce", "table1", "--only", "svae", *options)
     assert (status, err) == (0, "")
-    assert (tmp_path / "runs" / "table1-small-svae.md").exists()
-    assert (tmp_path / "runs" / "table1-small-svae.png").exists()
-    with Image.open(tmp_path / "runs" / "table1-small-svae-samples.png") as picture:
+    name = "table1-small-svae-mnist-classifier-1-seeds-20-images"
+    assert "mnist-classifier, weights e2e41ee1" in (tmp_path / "runs" / f"{name}.md").read_text()
+    assert (tmp_path / "runs" / f"{name}.png").exists()
+    with Image.open(tmp_path / "runs" / f"{name}-samples.png") as picture:
         assert picture.height < 100  # one system, one row
         assert np.asarray(picture)[:, 200:].std() > 20
     assert "SplitVAE" in out
@@ -273,7 +286,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
 
     def claim(name: str, **options: object) -> dict:
         entries = plan(jobs_of_claim(name, "mnist", n=20, **options), out, out / "results", EXTRACTOR)
-        found = carry_out(entries, out, out / "results", EXTRACTOR, str(digits), say=said.append)
+        found, _ = carry_out(entries, out, out / "results", EXTRACTOR, str(digits), say=said.append)
         return summarize_claim(name, found)
 
     components = claim("components", only=["svae"], seeds=1)
@@ -298,15 +311,17 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         assert best["cells"][best["density"]]["mean"] == best["to_train"]  # cells are distances to training images
     assert any("TRAINING" in note for note in claim_notes(tuning))
 
-    # Each by its best trial; for seed 0 the trial itself serves.
+    # Each by its best trial, with other seeds than the one that it was chosen by.
     said.clear()
     tuned = claim("tuned", only=["svae", "2s-vae"], seeds=2, tuning=tuning)
-    assert sum(line.endswith(": training") for line in said) == 2
+    assert sum(line.endswith(": training") for line in said) == 4
+    assert {seed for line in tuned["lines"] for seed in line["seeds"]} == {1, 2}
     best = {line["system"]: line["changes"] for line in tuning["lines"] if line["best"]}
     assert {line["system"]: line["changes"] for line in tuned["lines"]} == best
     assert all(len(line["score"]) == 2 for line in tuned["lines"])
-    (told,) = [note for note in claim_notes(tuned) if "the best other, 2s-vae" in note]
-    assert "standard error" in told
+    (told,) = [note for note in claim_notes(tuned) if "the best other, 2S-VAE, and SplitVAE" in note]
+    assert "95 % interval" in told
+    assert any("so many candidates: 8 for 2S-VAE; 16 for SplitVAE" in note for note in claim_notes(tuning))
     for result in (components, latents, tuning, tuned):
         headings, rows = claim_rows(result)
         assert all(len(row) == len(headings) for row in rows)
@@ -314,6 +329,31 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         assert any("training codes" in note for note in claim_notes(result))
     with pytest.raises(InputError, match="'latent' is unknown"):
         jobs_of_claim("latent", "mnist")
+
+
+def test_results_of_other_data_weights_or_defaults_are_not_taken(digits: Path, tmp_path: Path, splitvae):
+    out = tmp_path / "runs"
+    options = ["--out", out, "--extractor", EXTRACTOR, "--n", 20, "--seeds", 1, "--only", "svae"]
+    assert splitvae("reproduce", "table1", "--data", digits, *options)[0] == 0
+    np.savez(tmp_path / "other.npz", train=pixels(40, channels=1)[:30], test=pixels(60, channels=1)[40:])
+    for wrong, words in (
+        (["--data", tmp_path / "other.npz"], "holds something else than the results that are there"),
+        (["--data", tmp_path / "nothing"], "nothing"),
+        (["--data", digits, "--extractor-weights", tmp_path / "nothing"], "are not a file"),
+    ):
+        status, _, err = splitvae("reproduce", "table1", *wrong, *options)
+        assert (status, words in err) == (2, True), err
+    job, own = jobs_of("table1", "small", ["svae"], 1, 20)[0], Run.open(out / "mnist-small-seed0")
+    assert other_recipe(job, own) is None
+    for change in (("batch_size", 16), ("accumulate", 2), ("sync_batch_norm", False), ("beta", 1.0)):
+        assert other_recipe(replace(job, changes=(change,)), own) == change[0]
+    assert other_recipe(replace(job, changes=(("batch_size", 400),)), own) is None  # more than there are: all of them
+    # A default that changes is in no hash, because the recipe does not name it.
+    assert find_result(job, out / "results", EXTRACTOR) is not None
+    (file,) = (out / "results").iterdir()
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps(result | {"config": result["config"] | {"padding": "tf-same"}}))
+    assert find_result(job, out / "results", EXTRACTOR) is None
 
 
 @pytest.mark.skipif(not COMMITTED.is_dir(), reason="not a checkout")
@@ -331,7 +371,9 @@ def test_splits_compare_variants_of_one_recipe(digits: Path, tmp_path: Path, spl
     status, out, err = splitvae("reproduce", "splits", "--only", "K = 1,K = 3,semantic,branch heads", *options)
     assert (status, err) == (0, "")
     assert "smoothness" in out
-    assert (tmp_path / "runs" / "splits-mnist-small-k-1-k-3-semantic-branch-heads.png").exists()
+    name = "splits-mnist-small-k-1-k-3-semantic-branch-heads-mnist-classifier-2-seeds-20-images"
+    assert (tmp_path / "runs" / f"{name}.png").exists()
+    assert "do not compare" not in out  # which is said of the paper's protocol
     results = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "results").iterdir()]
     found = summarize_splits(results)
     lines = {line["variant"]: line for line in found["lines"]}

@@ -163,7 +163,7 @@ def published_lines(preset: str) -> list[str]:
     for number in [] if small else published_numbers():
         if (number.data, number.system) == (data, system):
             what = " ".join(filter(None, (number.source_of_samples, number.output)))
-            where = f"{number.status}; {number.source}; {number.protocol}"
+            where = "; ".join(filter(None, (number.status, number.source, number.protocol, number.note)))
             lines.append(f"published: {number.metric} {number.value:g}, {what} ({where})")
     return lines
 

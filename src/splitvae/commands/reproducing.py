@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from splitvae.commands.app import app, progress_bar
-from splitvae.errors import InputError
+from splitvae.errors import InputError, SplitVAEError
 
 RESULTS = Path("docs/results/runs")  # of a checkout
 
@@ -72,6 +72,7 @@ def reproduce(
         seeds = 5 if seeds is None else seeds
         _table2(console, data, out, extractor, extractor_weights, 10_000 if n is None else n, seeds, device)
         return
+    from splitvae.evaluation.extractors import canonical_name
     from splitvae.pictures import save_picture
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
@@ -82,8 +83,8 @@ def reproduce(
 
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
-    if seeds is None:
-        seeds = 1 if what == "tuning" else 3
+    usual = 1 if what == "tuning" else 3
+    seeds = usual if seeds is None else seeds
     systems = None if only is None else list(dict.fromkeys(name.strip() for name in only.split(",")))
     if on is not None and what in tables.TABLES:
         raise InputError(f"--on does not apply to {what}, whose data set is {tables.TABLES[what][0]}; leave it out.")
@@ -102,16 +103,22 @@ def reproduce(
         bar.start()
         bar.update(task, completed=done, total=total)
 
+    failed: dict[str, str] = {}
+
     def made(planned: list[Planned]) -> list[dict[str, Any]]:
         try:
-            return carry_out(
+            found, lost = carry_out(
                 planned, out, results, extractor, data, extractor_weights, device, say, progress, quiet=False
             )
         finally:
             bar.stop()
+        failed.update(lost)
+        return found
 
-    only_name = [slug(system) for system in systems or []]
-    name = "-".join([what, *([] if what in tables.TABLES else [on]), scale, *only_name])
+    # A name for each set of choices, so that none replaces another's table.
+    choices = [slug(system) for system in systems or []] + [slug(canonical_name(extractor))]
+    choices += [f"{seeds}-seeds"] * (seeds != usual) + ([] if n is None else [f"{n}-images"])
+    name = "-".join([what, *([] if what in tables.TABLES else [on]), scale, *choices])
     if what in tables.TABLES:
         planned = plan(tables.jobs_of(what, scale, systems, seeds, n), out, results, extractor)
     elif what == "splits":
@@ -131,6 +138,8 @@ def reproduce(
             console.print(f"{entry.job.name}: {entry.state}; {size}, densities {fitted}", soft_wrap=True)
         missing = sum(entry.state != "finished" for entry in planned)
         console.print(f"{missing} of {len(planned)} to be made; results in {results}, runs in {out}", soft_wrap=True)
+        if what == "tuned" and planned[0].job.seed == 0:
+            console.print("This is the tuning; its best trials come after it.", soft_wrap=True)
         return
     found = made(planned)
     if what in tables.TABLES:
@@ -145,6 +154,7 @@ def reproduce(
         result = claims.summarize_claim(what, found)
         title, notes = f"{what}, {on}, {scale}", render_claims.claim_notes(result)
         shown, picture = {"": render_claims.claim_rows(result)}, render_claims.claim_plot
+    notes += [f"failed, and in no mean: {name}: {why}" for name, why in failed.items()]
     for heading, (headings, rows) in shown.items():
         print_table(console, render.terminal_table(heading or title, headings, rows))
     for note in notes:
@@ -153,11 +163,13 @@ def reproduce(
     (out / f"{name}.md").write_text(render.markdown(title, shown, notes), encoding="utf-8")
     save_plot(picture(result), out / f"{name}.png")
     written = [out / f"{name}.md", out / f"{name}.png"]
-    samples = samples_picture(result, out) if what in tables.TABLES else None
+    samples = samples_picture(result, [entry.job for entry in planned], out) if what in tables.TABLES else None
     if samples is not None:
         written.append(out / f"{name}-samples.png")
         save_picture(samples, written[-1])
     console.print(", ".join(map(str, written)), soft_wrap=True)
+    if failed:
+        raise SplitVAEError(f"not finished: {', '.join(failed)}. The others are in the table.")
 
 
 def _table2(

@@ -1,14 +1,14 @@
 """What of some jobs is there, and making what is missing: shared by the tables and the claims."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.evaluation.extractors import check_extractor
 from splitvae.reproduce.results import Job, find_result, make_result, other_recipe, train_job
-from splitvae.run import Run
+from splitvae.run import Run, open_data
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +78,8 @@ def carry_out(
     say: Callable[[str], Any] = lambda line: None,
     progress: Callable[[int, int], Any] | None = None,
     quiet: bool = True,
-) -> list[dict[str, Any]]:
-    """Make what is missing; returns all results, those that were there first.
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Make what is missing.
 
     Args:
         planned: see ``plan``, whose ``runs``, ``results`` and ``extractor`` are meant.
@@ -90,9 +90,13 @@ def carry_out(
         progress: called with the images whose features are done, and their total.
         quiet: whether training prints nothing.
 
+    Returns:
+        all results, those that were there first; and the jobs that failed on the way (one diverged, say): name → why.
+
     Raises:
-        InputError: a run directory with another recipe, or data that cannot be read.
-        SplitVAEError: some jobs failed on the way, which are named at the end; the others are finished.
+        InputError: a run directory with another recipe, data that cannot be read, or data or weights that are not
+            those of the results that are there.
+        SplitVAEError: everything failed.
     """
     from splitvae.device import pick_device
     from splitvae.evaluation.extractors import get_extractor
@@ -102,11 +106,16 @@ def carry_out(
             train_job(entry.job, data, runs, say, quiet)
     finished, made = [entry.result for entry in planned if entry.result is not None], list[dict[str, Any]]()
     one_protocol(finished)
-    network, failed = None, []
-    for entry in planned:
-        if entry.result is not None:
-            continue
-        network = network or get_extractor(extractor, weights, pick_device(device))
+    missing = [entry for entry in planned if entry.result is None]
+    network = get_extractor(extractor, weights, pick_device(device)) if missing or weights is not None else None
+    if finished and network is not None:
+        _refuse_other(finished[0], "extractor", weights or extractor, "weights_sha256", network.weights_sha256)
+    if finished and data is not None:
+        found = open_data(replace(planned[0].job.config, data=data)).meta["content_hash"]
+        _refuse_other(finished[0], "source", data, "data_sha256", found)
+    failed = dict[str, str]()
+    for entry in missing:
+        assert network is not None
         try:
             made.append(make_result(entry.job, data, runs, results, network, say, progress, device, quiet))
             one_protocol([*finished, made[-1]])
@@ -114,10 +123,20 @@ def carry_out(
             if type(error) is not SplitVAEError:  # wrong input stops everything, and so does an interruption
                 raise
             say(f"{entry.job.name} failed: {error}")
-            failed.append(entry.job.name)
-    if failed:
-        raise SplitVAEError(f"not finished: {', '.join(failed)}. What was finished is kept in {results}.")
-    return finished + made
+            failed[entry.job.name] = str(error)
+    if failed and not finished and not made:
+        name, why = next(iter(failed.items()))
+        raise SplitVAEError(f"nothing could be finished; the first, {name}: {why}")
+    return finished + made, failed
+
+
+def _refuse_other(result: dict[str, Any], what: str, named: str | Path, key: str, found: str) -> None:
+    """Refuse data or weights that are not a result's, before hours are spent: they could not stand in one table."""
+    if found != result["card"][key]:
+        raise InputError(
+            f"{named} holds something else than the results that are there were measured with ({result['name']} and "
+            f"others: {result['card'][what]}, {result['card'][key][:8]}, not {found[:8]}); choose another --results."
+        )
 
 
 def one_protocol(results: list[dict[str, Any]]) -> None:

@@ -5,8 +5,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from splitvae.presets.systems import SYSTEMS
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, new_plot
+from splitvae.reproduce.summary import origin_notes, places_for, told
 from splitvae.reproduce.tables import headline
 
 # Protocol: heading → the source that its column shows.
@@ -25,8 +27,8 @@ def rows_of_table(result: dict[str, Any], protocol: str) -> tuple[list[str], lis
         for title, source in COLUMNS[protocol].items()
         if any(f"{protocol}/{source}" in line["cells"] for line in result["lines"])
     }
-    digits = 2 if result["floor"] < 1 else 1
-    headings = ["system", "output", "params", "paper's", "GFLOP", *used, "published"]
+    digits = places_for(result["floor"])
+    headings = ["system", "output", "params", "paper's", "GFLOP", *used, "inactive", "published"]
     rows = []
     for line in result["lines"]:
         first = line["output"] == "x_hat"
@@ -41,7 +43,8 @@ def rows_of_table(result: dict[str, Any], protocol: str) -> tuple[list[str], lis
             line["row"] if first else "",
             symbol(line["output"]) + " *" * (line["chosen"] and not first),
             *(facts if first else [""] * len(facts)),
-            *(_cell(line["cells"].get(key), digits) for key in used.values()),
+            *(told(line["cells"].get(key), digits) for key in used.values()),
+            ", ".join(map(str, line["inactive"])) if first else "",
             _published(line),
         ])  # fmt: skip
     return headings, rows
@@ -95,12 +98,16 @@ def notes_of(result: dict[str, Any]) -> list[str]:
     notes = [
         f"{result['distance']}: mean ± standard deviation over {count} training seed{'s' * (seeds[-1] > 1)}, of which "
         f"densities and samples have their own; {result['images']:,} images on either side, {result['source']}; floor "
-        f"(real training images) {result['floor']:.1f}",
+        f"(real training images) {result['floor']:.{places_for(result['floor'])}f}; seeds one by one where they differ "
+        "by more than their mean",
         "params with batch-norm statistics, without a second stage, and as the paper prints them; GFLOP of a training "
-        "step, per image",
+        "step, per image; inactive latents of each seed",
         "Gaussians in GMM: " + "; ".join(f"{k} for {', '.join(rows)}" for k, rows in sorted(gaussians.items())),
-        "* the output nearest to training images, from which the system's score is read; only SplitVAE has a choice",
-        f"trained on {', '.join(result['hardware'])}",
+        *(
+            ["* the output nearest to training images, from which the score is read; only SplitVAE has a choice"]
+            if any(line["chosen"] and line["output"] != "x_hat" for line in result["lines"])
+            else []
+        ),
         *lead_notes(result["lead"], result["distance"]),
         "published: GEN → last column of the paper; ? = recalled, not verified. Theirs and ours differ in more than "
         "the extractor, see the cards of the presets",
@@ -119,18 +126,30 @@ def notes_of(result: dict[str, Any]) -> list[str]:
         for column, entry in line["published"].items()
         if entry["note"]
     ]
-    return notes + list(dict.fromkeys(doubts)) + result["notes"]
+    doubts += [
+        f"the paper's parameters, {line['row']}: {line['published_parameters_note']}"
+        for line in result["lines"]
+        if line["output"] == "x_hat" and line["published_parameters_note"]
+    ]
+    return notes + list(dict.fromkeys(doubts)) + origin_notes(result)
 
 
 def lead_notes(lead: dict[str, Any] | None, distance: str) -> list[str]:
     """How far SplitVAE is ahead, in words; nothing where there is nothing to compare."""
     if lead is None:
         return []
-    by, error = lead["difference"], lead["standard_error"]
-    verdict = "ahead of" if by > 0 else "behind"
-    sure = "" if error is None else f" ± {error:.2f} (standard error over training seeds)"
-    alone = "" if lead["x_hat"] is None else f"; by x̂ alone {lead['x_hat']:+.2f}"
-    return [f"SplitVAE is {verdict} the best other, {lead['best_other']}, by {abs(by):.2f}{sure}{alone} ({distance})"]
+    verdict, alone, sure = _verdict(lead["difference"]), "", ""
+    if lead["interval"] is not None:
+        low, high = sorted(end if lead["difference"] > 0 else -end for end in lead["interval"])
+        sure = f" (95 % interval {low:.2f} to {high:.2f}, Welch's over training seeds)"
+    if lead["x_hat"] not in (None, lead["difference"]):
+        alone = f"; by x̂ alone it is {_verdict(lead['x_hat'])}"
+    row = SYSTEMS[lead["best_other"]].row
+    return [f"{distance} of the best other, {row}, and SplitVAE: SplitVAE is {verdict}{sure}{alone}"]
+
+
+def _verdict(difference: float) -> str:
+    return f"{'ahead' if difference > 0 else 'behind'} by {abs(difference):.2f}"
 
 
 LABEL: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7}
@@ -172,12 +191,6 @@ def table_plot(result: dict[str, Any]) -> Figure:
 
 def _millions(value: int | None) -> str:
     return "–" if value is None else f"{value / 1e6:.2f} M"
-
-
-def _cell(cell: dict[str, Any] | None, digits: int) -> str:
-    if cell is None:
-        return "–"
-    return f"{cell['mean']:.{digits}f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.{digits}f}")
 
 
 def _published(line: dict[str, Any]) -> str:

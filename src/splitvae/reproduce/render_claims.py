@@ -10,6 +10,7 @@ from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
 from splitvae.reproduce.claims import MIXTURES
 from splitvae.reproduce.render import lead_notes
+from splitvae.reproduce.summary import origin_notes, places_for, told
 
 COLOURS = [GREEN, BLUE, VERMILLION, ORANGE, PURPLE, BLACK]
 TITLES = {
@@ -23,15 +24,13 @@ def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     names = list(dict.fromkeys(name for line in result["lines"] for name in line["cells"]))
     of_recipes = result["claim"] in ("tuning", "tuned")
     digits = {"mse": 4, "inactive": 1, "KL": 1}
-    usual = 2 if result["floor"] < 1 else 1
+    usual = places_for(result["floor"])
     rows = []
     for line in result["lines"]:
         cells = []
         for name in names:
-            cell, places = line["cells"].get(name), digits.get(name, usual)
-            told = "–" if cell is None else f"{cell['mean']:.{places}f}"
-            told += f" ± {cell['sd']:.{places}f}" if cell and cell["sd"] is not None else ""
-            cells.append(told + " *" * (of_recipes and line["best"] and name == line["density"]))
+            text = told(line["cells"].get(name), digits.get(name, usual))
+            cells.append(text + " *" * (of_recipes and line["best"] and name == line["density"]))
         rows.append(
             [line["row"], trial(line) if of_recipes else str(line["latent_dim"]), symbol(line["output"]), *cells]
         )
@@ -56,14 +55,26 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
     return [
         f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']} {against}, "
         f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
-        f"floor {result['floor']:.1f}",
-        "output: the nearest to training images",
+        f"floor {result['floor_to_train' if tuning else 'floor']:.{places_for(result['floor'])}f}",
+        *([_choice(result)] if result["claim"] in ("tuning", "tuned") else []),
         *(["* the system's best trial, with the density that reached it"] if tuning else []),
         *(["* the density nearest to training images"] if result["claim"] == "tuned" else []),
         *lead_notes(result["lead"], result["distance"]),
-        f"on {', '.join(result['hardware'])}",
-        *result["notes"],
+        *origin_notes(result),
     ]
+
+
+def _choice(result: dict[str, Any]) -> str:
+    """How many candidates each system's best was chosen from: whoever has more is luckier."""
+    counts: dict[str, int] = {}
+    for line in result["lines"]:
+        counts[line["row"]] = counts.get(line["row"], 0) + line["candidates"]
+    rows: dict[int, list[str]] = {}
+    for row, count in counts.items():
+        rows.setdefault(count, []).append(row)
+    numbers = "; ".join(f"{count} for {', '.join(names)}" for count, names in sorted(rows.items()))
+    what = "trial, output and density" if result["claim"] == "tuning" else "output and density of the best trial"
+    return f"{what}: the nearest to training images, of so many candidates: {numbers}"
 
 
 def claim_plot(result: dict[str, Any]) -> Figure:

@@ -36,8 +36,8 @@ RESULT_KEYS = {
 }  # fmt: skip
 # Fields of a configuration that decide where and how it runs, and not what comes out but for its last digits.
 ELSEWHERE = {
-    "data", "device", "precision", "compile", "accumulate", "sync_batch_norm", "quiet", "seed", "checkpoint_minutes",
-    "checkpoint_every", "snapshot_every", "log_every", "tracker",
+    "data", "device", "precision", "compile", "quiet", "seed", "checkpoint_minutes", "checkpoint_every",
+    "snapshot_every", "log_every", "tracker",
 }  # fmt: skip
 
 
@@ -131,7 +131,10 @@ def find_result(job: Job, results: Path, extractor: str) -> dict[str, Any] | Non
         if (*found, result["card"].get("extractor")) == asked:
             if missing := RESULT_KEYS - set(result):
                 raise InputError(f"{path} lacks the key '{min(missing)}'; restore it, or remove it to measure again.")
-            return result
+            # The hash leaves defaults out, so that it does not see when one has changed since.
+            images = result["training"]["images_seen"] // result["training"]["epochs"]
+            if _difference(job, result["config"], images) is None:
+                return result
     return None
 
 
@@ -192,23 +195,38 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any],
     if not (path / "config.json").exists():
         say(f"{job.run_name}: training")
         return train(job.preset, out=path, seed=job.seed, quiet=quiet, **dict(job.changes), **source)
-    run = Run.open(path)
-    if (name := other_recipe(job, run)) is not None:
-        own, asked = getattr(run.config, name), getattr(job.config, name)
-        raise InputError(
-            f"{path} was trained with {name} {own}, {job.preset} has {asked}; remove it or choose another --out."
-        )
+    run = own_run(job, runs)
     if not run.finished:
         say(f"{job.run_name}: training goes on")
         return train(resume=path, quiet=quiet, **source)
     return run
 
 
+def own_run(job: Job, runs: Path) -> Run:
+    """The run directory of a job.
+
+    Raises:
+        InputError: there is none, or it holds another recipe.
+    """
+    run = Run.open(runs / job.run_name)
+    if (name := other_recipe(job, run)) is not None:
+        own, asked = getattr(run.config, name), getattr(job.config, name)
+        raise InputError(
+            f"{run.path} was trained with {name} {own}, {job.preset} has {asked}; remove it or choose another --out."
+        )
+    return run
+
+
 def other_recipe(job: Job, run: Run) -> str | None:
     """A field in which a run is not what the job asks for; None = it is the job's own."""
-    own, asked = run.config.to_dict(), job.config.to_dict()
-    for name in asked.keys() - (ELSEWHERE - {"seed"}):
-        few = name == "batch_size" and own[name] < asked[name]  # more than there are images = all of them
+    return _difference(job, run.config.to_dict(), run.record["data"]["counts"]["train"])
+
+
+def _difference(job: Job, own: dict[str, Any], images: int) -> str | None:
+    """A field that differs between a job and a recipe of that many training images, of those that both know."""
+    asked = job.config.to_dict()
+    for name in sorted(asked.keys() & own.keys() - (ELSEWHERE - {"seed"})):
+        few = name == "batch_size" and images < asked[name]  # then a batch is all of them
         if own[name] != asked[name] and not few:
             return name
     return None

@@ -1,5 +1,6 @@
 """What the systems of a table paint: a row of samples for each."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -7,34 +8,37 @@ import numpy as np
 import torch
 from PIL import Image
 
-from splitvae.densities.store import density_names, load_density
+from splitvae.densities.store import load_density
+from splitvae.errors import InputError
 from splitvae.evaluation.outputs import decode_outputs, output_names
 from splitvae.pictures import grid, mix, to_uint8
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import with_text
+from splitvae.reproduce.results import Job, own_run
 from splitvae.run import Run
 
 LABELS = 190  # pixels on the left
 
 
 @torch.inference_mode()
-def samples_picture(result: dict[str, Any], runs: Path, n: int = 14) -> Image.Image | None:
+def samples_picture(result: dict[str, Any], jobs: list[Job], runs: Path, n: int = 14) -> Image.Image | None:
     """Samples of each system's density and chosen output, not picked by hand: the first of sampling seed 0.
 
     Args:
         result: see ``summarize_table``; shown is the first seed's run.
+        jobs: those of the table.
         runs: the folder of run directories; systems whose run is not there are left out.
         n: samples of each system.
 
     Returns:
         the picture, or None where no run is there.
     """
-    rows = {}
+    named, rows = {job.name: job for job in jobs}, dict[str, np.ndarray]()
     for line in result["lines"]:
-        folder = runs / line["run"]
-        if line["chosen"] and (folder / "config.json").exists() and line["density"] in density_names(folder):
-            output = "" if line["output"] == "x_hat" else f", {symbol(line['output'])}"
-            rows[line["row"] + output] = _samples(Run.open(folder), line["density"], line["output"], n)
+        job, output = named.get(line["run"]), "" if line["output"] == "x_hat" else f", {symbol(line['output'])}"
+        if line["chosen"] and job is not None:
+            with suppress(InputError):  # a run half removed, or another's: it has no row
+                rows[line["row"] + output] = _samples(own_run(job, runs), line["density"], line["output"], n)
     if not rows:
         return None
     picture = grid(list(rows.values()))

@@ -7,17 +7,17 @@ and of their mix in the clean protocol, reconstruction, inactive latents, and th
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from splitvae.errors import InputError
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, VERMILLION, new_plot
-from splitvae.reproduce.claims import scores_of, spread_of
+from splitvae.reproduce.claims import scores_of
 from splitvae.reproduce.plan import Scale, one_protocol
 from splitvae.reproduce.results import Job
-from splitvae.reproduce.tables import TABLES
+from splitvae.reproduce.summary import origin_notes, origin_of, places_for, spread_of, told
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
+from splitvae.reproduce.tables import table_about
 
 # Name → changes to the recipe; the first is the paper's, K = 1 its vanilla counterpart, a system of the tables.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -50,9 +50,7 @@ def jobs_of(
     Raises:
         InputError: an unknown data set or variant, or no seeds.
     """
-    table = next((name for name, (of, _) in TABLES.items() if of == data), None)
-    if table is None:
-        raise InputError(f"'{data}' is no data set of the tables: {', '.join(of for of, _ in TABLES.values())}.")
+    table = table_about(data)
     for name in only or ():
         if name not in VARIANTS:
             raise InputError(f"'{name}' is no variant of the split: {', '.join(VARIANTS)}.")
@@ -69,8 +67,8 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Lines of the table, one for each variant, means over seeds.
 
     Returns:
-        ``distance``, ``floor``, ``images``, ``source``, ``hardware``, and ``lines`` with ``variant``, ``parameters``,
-        ``seeds``, ``kinds`` (of each seed; None for K = 1) and ``cells``: name → mean, sd, values, where the names are
+        what ``origin_of`` has, and ``lines`` with ``variant``, ``parameters``, ``seeds``, ``kinds`` (of each seed; None
+        for K = 1), ``components`` (names of those) and ``cells``: name → mean, sd, values, where the names are
         REC, each output's name (of mixture samples), mse, inactive and smoothness.
     """
     one_protocol(results)
@@ -81,10 +79,9 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
         if not own:
             continue
         splits = [result["split"] for result in own]
+        outputs = list(dict.fromkeys(row["output"] for row in own[0]["rows"]))
         cells: dict[str, list[float]] = {"REC": scores_of(own, "x_hat", "REC")}
-        cells |= {
-            output: scores_of(own, output, "gmm") for output in dict.fromkeys(r["output"] for r in own[0]["rows"])
-        }
+        cells |= {output: scores_of(own, output, "gmm") for output in outputs}
         cells["mse"] = [result["training"]["mse"] for result in own]
         cells["inactive"] = [result["latents"]["inactive_by_mean"] for result in own]
         if all(splits):
@@ -92,37 +89,26 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
         lines.append({
             "variant": variant, "parameters": own[0]["parameters"]["with_batch_norm_statistics"],
             "seeds": [result["seed"] for result in own], "kinds": [split and split["kind"] for split in splits],
+            "components": [output for output in outputs if output not in ("x_hat", "mix")],
             "cells": {name: spread_of(values) for name, values in cells.items()},
         })  # fmt: skip
-    first = results[0]
-    return {
-        "data": first["data"], "scale": first["scale"], "distance": first["distance"], "lines": lines,
-        "floor": float(np.mean([result["floor"]["frechet_distance"] for result in results])),
-        "images": first["card"]["generated_images"], "source": first["card"]["source"],
-        "hardware": sorted({result["hardware"] for result in results}), "notes": first["notes"],
-    }  # fmt: skip
+    return origin_of(results, paper=False) | {"lines": lines}
 
 
 def split_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of the table."""
-    usual = 2 if result["floor"] < 1 else 1
+    usual = places_for(result["floor"])
     digits = {"mse": 4, "inactive": 1, "smoothness": 2}
     rows = []
     for line in result["lines"]:
-
-        def told(name: str, line: dict[str, Any] = line) -> str:
-            cell, places = line["cells"].get(name), digits.get(name, usual)
-            if cell is None:
-                return "–"
-            return f"{cell['mean']:.{places}f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.{places}f}")
-
-        components = [name for name in line["cells"] if name.startswith("x") and name != "x_hat"]
-        best = min(components, key=lambda name: line["cells"][name]["mean"]) if components else None
-        kinds = ", ".join(kind or "–" for kind in dict.fromkeys(line["kinds"]))
+        cells = line["cells"]
+        texts = {name: told(cell, digits.get(name, usual)) for name, cell in cells.items()}
+        best = min(line["components"], key=lambda name: cells[name]["mean"], default=None)
         rows.append([
-            line["variant"], f"{line['parameters'] / 1e6:.2f} M", told("REC"), told("x_hat"),
-            "–" if best is None else f"{told(best)} ({symbol(best)})", told("mix"), told("mse"), told("inactive"),
-            told("smoothness"), kinds,
+            line["variant"], f"{line['parameters'] / 1e6:.2f} M", texts["REC"], texts["x_hat"],
+            "–" if best is None else f"{texts[best]} ({symbol(best)})",
+            *(texts.get(name, "–") for name in ("mix", "mse", "inactive", "smoothness")),
+            ", ".join(kind or "–" for kind in dict.fromkeys(line["kinds"])),
         ])  # fmt: skip
     return [
         "variant", "params", "REC", "x̂", "best component", "mix", "mse", "inactive", "smoothness", "kinds learned",
@@ -135,10 +121,9 @@ def split_notes(result: dict[str, Any]) -> list[str]:
     return [
         f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']}, clean "
         f"protocol, mixture on training codes but for REC; {result['images']:,} images on either side, "
-        f"{result['source']}; floor {result['floor']:.1f}",
+        f"{result['source']}; floor {result['floor']:.{places_for(result['floor'])}f}",
         "best component: of the mean over seeds, to test images: an optimistic choice, which x̂ and mix are not",
-        f"on {', '.join(result['hardware'])}",
-        *result["notes"],
+        *origin_notes(result),
     ]
 
 
@@ -151,17 +136,15 @@ def split_plot(result: dict[str, Any]) -> Figure:
         values = line["cells"]["x_hat"]["values"]
         score.plot(values, [row] * len(values), "o", color=BLUE, markersize=5, alpha=0.5, markeredgewidth=0)
         score.plot(line["cells"]["x_hat"]["mean"], row, "|", color=BLUE, markersize=12, markeredgewidth=2)
-        components = [name for name in line["cells"] if name.startswith("x") and name != "x_hat"]
-        for i, kind in enumerate(line["kinds"] if components else ()):
-            best = min(line["cells"][name]["values"][i] for name in components)
+        for i, kind in enumerate(line["kinds"] if line["components"] else ()):
+            best = min(line["cells"][name]["values"][i] for name in line["components"])
             difference = best - line["cells"]["x_hat"]["values"][i]
             smoothness = line["cells"]["smoothness"]["values"][i]
             gain.plot(smoothness, difference, "o", color=KINDS.get(kind, BLUE), markersize=5, alpha=0.7)
     score.set_yticks(range(len(lines)), [line["variant"] for line in lines])
     score.set_ylim(len(lines) - 0.5, -0.7)
-    if max(line["cells"]["x_hat"]["mean"] for line in lines) > 10 * min(
-        line["cells"]["x_hat"]["mean"] for line in lines
-    ):
+    means = [line["cells"]["x_hat"]["mean"] for line in lines]
+    if max(means) > 10 * min(means):
         score.set_xscale("log")
     score.set_xlabel(f"{result['distance']} of x̂, mixture")
     gain.axhline(0, color=BLACK, linewidth=0.8, linestyle=":")

@@ -4,10 +4,10 @@ The paper borrows its numbers from five publications with five protocols. Here e
 the same code, several times; what was published stands beside it, and why it is no equal.
 """
 
-import math
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import ttest_ind
 
 from splitvae.errors import InputError, nearest
 from splitvae.presets import PRESETS
@@ -15,8 +15,17 @@ from splitvae.presets.systems import SYSTEMS, preset_name
 from splitvae.reproduce.plan import IMAGES, Scale, one_protocol
 from splitvae.reproduce.published import find, published_parameters
 from splitvae.reproduce.results import Job
+from splitvae.reproduce.summary import origin_of, spread_of
 
 TABLES = {"table1": ("mnist", 1), "table3": ("cifar10", 3), "table4": ("celeba", 4)}
+
+
+def table_about(data: str) -> str:
+    """The table of a data set; InputError where none is about it."""
+    known = {of: name for name, (of, _) in TABLES.items()}
+    if data not in known:
+        raise InputError(f"'{data}' is no data set of the tables: {', '.join(known)}.")
+    return known[data]
 
 
 def jobs_of(
@@ -57,13 +66,12 @@ def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> 
     """A table from the results of its jobs.
 
     Returns:
-        ``table``, ``scale``, ``data``, ``distance``; ``lines``, one for each system and output: ``system``, ``row``,
-        ``output``, ``chosen`` (whether its clean score is read from this output: the nearest to *training* images),
-        ``run`` (name of the first seed's run directory), ``seeds``, ``parameters``, ``gflop`` (a training step, per
-        image), ``gaussians`` of the mixture, ``cells`` (protocol/source → mean, sd over seeds, values) and
-        ``published`` (GEN and last column, with protocol and why
-        it is not comparable); ``floor``; ``lead``: how far SplitVAE is ahead of the best other, see ``lead``;
-        ``notes``.
+        what ``origin_of`` has; ``table``; ``lines``, one for each system and output: ``system``, ``row``, ``output``,
+        ``chosen`` (whether its clean score is read from this output: the nearest to *training* images), ``run`` (name
+        of the first seed's run directory), ``seeds``, ``inactive`` (latents, of each seed), ``parameters``, ``gflop``
+        (a training step, per image), ``gaussians`` of the mixture, ``cells`` (protocol/source → mean, sd over seeds,
+        values) and ``published`` (GEN and last column, with protocol and why it is not comparable); ``lead``: how far
+        SplitVAE is ahead of the best other, see ``lead``.
 
     Raises:
         InputError: the results were measured under different protocols.
@@ -79,14 +87,7 @@ def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> 
         for line in group:
             line["chosen"] = line is best
         lines += group
-    card, hardware = results[0]["card"], sorted({result["hardware"] for result in results})
-    floors = [result["floor"]["frechet_distance"] for result in results]
-    return {
-        "table": table, "scale": scale, "data": data, "distance": results[0]["distance"],
-        "floor": float(np.mean(floors)), "images": card["generated_images"], "source": card["source"],
-        "hardware": hardware, "lines": lines, "lead": _lead(lines), "signature": card["signature"],
-        "notes": results[0]["notes"],
-    }  # fmt: skip
+    return origin_of(results) | {"table": table, "lines": lines, "lead": _lead(lines)}
 
 
 def _lead(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -107,8 +108,7 @@ def _line(data: str, number: int, system: str, output: str, results: list[dict[s
                 cell["values"].append(row["metrics"]["frechet_distance"])
                 cell["train"].append(row["metrics"]["frechet_distance_train"])
     for cell in cells.values():
-        cell["mean"] = float(np.mean(cell["values"]))
-        cell["sd"] = float(np.std(cell["values"], ddof=1)) if len(cell["values"]) > 1 else None
+        cell |= spread_of(cell["values"])
     counted = results[0]["parameters"]
     printed = published_parameters(number, system)
     published = {}
@@ -117,15 +117,16 @@ def _line(data: str, number: int, system: str, output: str, results: list[dict[s
         if found is not None:
             published[column] = {
                 "value": found.value, "protocol": found.protocol, "source": found.source, "status": found.status,
-                "note": found.note, "comparable": comparable(results[0]),
+                "note": found.note, "comparable": comparable(results[0]), "printed": found.table is not None,
             }  # fmt: skip
     return {
         "system": system, "row": SYSTEMS[system].row, "output": output, "density": SYSTEMS[system].density,
         "run": results[0]["name"],
         "seeds": [result["seed"] for result in results], "parameters": counted["with_batch_norm_statistics"],
         "published_parameters": None if printed is None else printed.value,
+        "published_parameters_note": None if printed is None else printed.note,
         "gflop": results[0]["flops_per_image"]["step"] / 1e9,
-        "training_seconds": float(np.mean([result["training"]["training_seconds"] for result in results])),
+        "inactive": [result["latents"]["inactive_by_mean"] for result in results],
         "gaussians": results[0]["densities"]["gmm"]["options"]["n_components"], "cells": cells, "published": published,
     }  # fmt: skip
 
@@ -136,7 +137,7 @@ def comparable(result: dict[str, Any]) -> str:
         return f"no: another extractor ({result['card']['extractor']})"
     if result["scale"] != "paper":
         return "no: networks and training are small"
-    return "in size only: resize, rounding and the images of the density differ among the sources"
+    return "in size only: Inception's weights, resize, rounding, crop and the images of the density differ by source"
 
 
 def headline(line: dict[str, Any], to: Literal["values", "train"] = "values") -> float:
@@ -153,19 +154,22 @@ def lead(scores: dict[str, list[float]], x_hat: list[float] | None) -> dict[str,
 
     Returns:
         ``best_other``; ``difference``: its mean distance minus SplitVAE's, positive = SplitVAE is ahead;
-        ``standard_error`` of the difference over training seeds, None where one of them has a single seed; ``x_hat``:
-        the difference by x̂ alone. None where there is nothing to compare.
+        ``standard_error`` of the difference over training seeds, and ``interval``, Welch's of 95 %: both None where one
+        of them has a single seed; ``x_hat``: the difference by x̂ alone. None where there is nothing to compare.
     """
     others = {system: values for system, values in scores.items() if system != "svae"}
     if "svae" not in scores or not others:
         return None
     best, own = min(others, key=lambda system: float(np.mean(others[system]))), scores["svae"]
-    error = None
+    difference, error, interval = float(np.mean(others[best]) - np.mean(own)), None, None
     if min(len(own), len(others[best])) > 1:
-        error = math.sqrt(sum(float(np.var(values, ddof=1)) / len(values) for values in (others[best], own)))
+        error = float(np.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (others[best], own))))
+        # The best of several, looked for in the same numbers, is flattered: the interval is the other's chance at most.
+        interval = [*map(float, ttest_ind(others[best], own, equal_var=False).confidence_interval(0.95))]
     return {
         "best_other": best,
-        "difference": float(np.mean(others[best]) - np.mean(own)),
+        "difference": difference,
         "standard_error": error,
+        "interval": interval,
         "x_hat": None if x_hat is None else float(np.mean(others[best]) - np.mean(x_hat)),
     }

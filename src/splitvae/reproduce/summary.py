@@ -1,0 +1,66 @@
+"""What tables and claims have in common: several seeds in one cell, and where their numbers come from."""
+
+from typing import Any
+
+import numpy as np
+
+
+def spread_of(values: list[float]) -> dict[str, Any]:
+    """Mean and standard deviation (None for one) of some values, and the values."""
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "sd": sd, "values": values}
+
+
+def told(cell: dict[str, Any] | None, places: int) -> str:
+    """ "1.13 ± 0.12"; the values where their spread exceeds their mean, because one of them then is of another kind."""
+    if cell is None:
+        return "–"
+    if cell["sd"] is not None and cell["sd"] > cell["mean"] > 0:
+        return ", ".join(f"{value:.{places}f}" for value in cell["values"])
+    return f"{cell['mean']:.{places}f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.{places}f}")
+
+
+def places_for(floor: float) -> int:
+    """Digits behind the point of distances that are to be read beside this floor."""
+    return 2 if floor < 1 else 1
+
+
+def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, Any]:
+    """Where the numbers of some results of one protocol come from.
+
+    Args:
+        results: of jobs, at least one.
+        paper: whether the paper's protocol is shown beside the clean one; its warnings are left out otherwise.
+
+    Returns:
+        ``data``, ``scale``, ``distance``, ``floor`` and ``floor_to_train`` (means), ``images``, ``source``,
+        ``hardware``, ``features`` and ``code`` in words, ``notes``.
+    """
+    first, card = results[0], results[0]["card"]
+    floors = {
+        name: float(np.mean([result["floor"][name] for result in results]))
+        for name in ("frechet_distance", "frechet_distance_train")
+    }
+    commits = dict.fromkeys(result["git_commit"] for result in results if result["git_commit"])
+    short = [commit[:7] + "-dirty" * commit.endswith("-dirty") for commit in commits]
+    versions = first["versions"]
+    return {
+        "data": first["data"], "scale": first["scale"], "distance": first["distance"],
+        "floor": floors["frechet_distance"], "floor_to_train": floors["frechet_distance_train"],
+        "images": card["generated_images"], "source": card["source"],
+        "hardware": sorted({result["hardware"] for result in results}),
+        "features": f"{card['extractor']}, weights {card['weights_sha256'][:8] or 'unknown'}, {card['resize']}; images "
+        f"{card['quantisation']}; protocol {card['signature']}",
+        "code": f"splitvae {versions['splitvae']}, torch {versions['torch']}"
+        + (f", commit{'s' * (len(short) > 1)} {', '.join(short)}" if short else ""),
+        "notes": [note for note in first["notes"] if paper or not note.startswith("paper protocol")],
+    }  # fmt: skip
+
+
+def origin_notes(result: dict[str, Any]) -> list[str]:
+    """The same in lines, for the end of a page."""
+    return [
+        f"trained on {', '.join(result['hardware'])}; {result['code']}",
+        f"features: {result['features']}",
+        *result["notes"],
+    ]
