@@ -12,6 +12,8 @@ import pytest
 from conftest import pixels, tiny_options
 from PIL import Image
 
+from splitvae.presets import PRESETS
+
 Call = Callable[..., tuple[int, str, str]]
 
 
@@ -41,6 +43,14 @@ def test_info_prints_the_papers_counts(splitvae: Call):
         assert f"parameters: {counts[0]} trainable, {counts[1]} with batch-norm statistics" in out
         assert "encoder.stem" in out
         assert "training step" in out
+
+
+def test_info_without_a_name_lists_every_preset(splitvae: Call):
+    status, out, _ = splitvae("info")
+    assert status == 0
+    assert "SplitVAE" in out
+    for name in PRESETS:
+        assert name.removesuffix("-small") in out.replace(",", " ").replace(".", " ").split()
 
 
 def test_info_describes_a_run(run: Path, splitvae: Call):

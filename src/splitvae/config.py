@@ -114,7 +114,7 @@ class TrainConfig:
     """Weight of the new batch in batch norm's running statistics; .001 = the paper, for runs of many epochs."""
 
     beta: Annotated[float, OBJECTIVE] = 3.0
-    """Weight of the KL term in loss = SSE/(2*gamma) + beta*KL, in nats. 8 = the paper's MNIST, 3 = CIFAR-10, CelebA."""
+    """Weight of the KL term in loss = SSE/(2γ) + β·KL, in nats. 8 = the paper's MNIST, 3 = CIFAR-10, CelebA."""
     gamma_rule: Annotated[Literal["running-min", "clamped-ema", "learned", "fixed"], OBJECTIVE] = "running-min"
     """How the decoder's variance gamma follows the mse: "running-min" = Split-VAE, "clamped-ema" = Asperti & Trentin,
     "learned" = Dai & Wipf, "fixed"."""
@@ -231,7 +231,7 @@ class TrainConfig:
         if not 0 <= self.ema_decay < 1:
             raise InputError(f"ema_decay must lie in [0, 1), not {self.ema_decay}.")
         if self.variational and self.gamma_rule == "fixed" and self.gamma_init == "first-batch":
-            raise InputError("gamma_rule fixed needs its value: pass gamma_init, such as 0.5 for SSE + beta*KL.")
+            raise InputError("gamma_rule fixed needs its value: pass gamma_init, such as 0.5 for SSE + β·KL.")
         if self.batch_size % self.accumulate:
             raise InputError(
                 f"batch_size {self.batch_size} must be a multiple of accumulate {self.accumulate}; choose another."

@@ -18,6 +18,8 @@ from splitvae.models.baselines import resnet
 from splitvae.models.build import build_model
 from splitvae.models.networks import DenseBlock, ResidualBlock
 from splitvae.presets import PRESETS, resolve
+from splitvae.presets.systems import DATA_SETS, SYSTEMS, preset_name
+from splitvae.reports.terminal import print_table
 from splitvae.run import Run
 
 SHOWN = (ResidualBlock, DenseBlock, resnet.ResidualBlock, resnet.DenseBlock, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -97,6 +99,23 @@ def activation_bytes(model: Autoencoder) -> int:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         model(torch.zeros(2, C, H, W, device=device), torch.zeros(2, *model.noise_shape, device=device))
     return sum(seen.values()) // 2
+
+
+def list_presets() -> None:
+    """Print the presets by system and data set."""
+    console = Console(highlight=False, markup=False)
+    console.print("Presets of the tables, each but the last also with -small behind its name, for two cores:\n")
+    table = Table(box=None, pad_edge=False)
+    for title in ("system", *DATA_SETS):
+        table.add_column(title, no_wrap=True)
+    of_tables = set()
+    for system in SYSTEMS:
+        names = [preset_name(data, system) for data in DATA_SETS]
+        of_tables |= {name + small for name in names for small in ("", "-small")}
+        table.add_row(SYSTEMS[system].row, *(name if name in PRESETS else "–" for name in names))
+    print_table(console, table)
+    others = ", ".join(name for name in PRESETS if name not in of_tables)
+    console.print(f"\nOthers: {others}. splitvae info PRESET says more of one.", soft_wrap=True)
 
 
 def describe(what: str) -> None:

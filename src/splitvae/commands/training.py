@@ -85,16 +85,19 @@ def train(
     train_run(preset, out=out, resume=resume, overwrite=overwrite, **changes)
 
 
-@app.command(help_epilogue="Example: splitvae info mnist")
-def info(what: str) -> None:
-    """Tell what a preset or a run is: layers with shapes, parameters, FLOPs and memory per image.
+@app.command(help_epilogue="Example: splitvae info\n\nExample: splitvae info mnist-rae-l2-small")
+def info(what: str | None = None) -> None:
+    """Tell what presets there are, or what one or a run is: layers with shapes, parameters, FLOPs, memory per image.
 
     Args:
-        what: A preset, or a run directory.
+        what: A preset, or a run directory; none = a list of the presets.
     """
-    from splitvae.describe import describe
+    from splitvae.describe import describe, list_presets
 
-    describe(what)
+    if what is None:
+        list_presets()
+    else:
+        describe(what)
 
 
 @app.command(
