@@ -9,7 +9,6 @@
   the one that the trials were chosen by.
 """
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -112,8 +111,12 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
         system, config = own[0]["system"], own[0]["config"]
         outputs = list(dict.fromkeys(row["output"] for row in own[0]["rows"])) if of_recipes else ["x_hat"]
         sources = [row["source"] for row in own[0]["rows"] if row["protocol"] == "clean" and row["output"] == "x_hat"]
-        fitted = itertools.product(outputs, (source for source in sources if source not in ("REC", "normal")))
-        nearest_one = {pair: float(np.mean(scores_of(own, *pair, "_train"))) for pair in fitted}
+        nearest_one = {
+            (output, source): float(np.mean(scores_of(own, output, source, "_train")))
+            for output in outputs
+            for source in sources
+            if source not in ("REC", "normal")
+        }
         output, density = min(nearest_one, key=nearest_one.__getitem__)
         cells = {source: spread_of(scores_of(own, output, source, to)) for source in sources}
         if claim == "latents":
