@@ -138,6 +138,20 @@ def test_decompose_shows_files_or_the_runs_own_test_images(run: Path, folder: Pa
     assert height > width
 
 
+def test_titles_stand_on_the_left_and_leave_the_rows_as_they_are(run: Path, tmp_path: Path, splitvae: Call):
+    for command in (["decompose"], ["recombine", "--component", 1], ["sample", "--output", "all"]):
+        for extra in ([], ["--titles"]):
+            options = ["--n", 4, *extra, "--out", tmp_path / f"{len(extra)}.png"]
+            assert splitvae(command[0], run, *command[1:], *options)[0] == 0
+        plain, titled = (np.asarray(Image.open(tmp_path / f"{i}.png")) for i in (0, 1))
+        left = titled.shape[1] - plain.shape[1]
+        assert np.array_equal(titled[:, left:], plain)
+        assert titled[:, :left].min() < 100  # letters
+    for wrong in (["--out", tmp_path / "d.npz"], ["--output", "x_hat", "--out", tmp_path / "d.png"]):
+        status, _, err = splitvae("sample", run, "--output", "all", "--titles", *wrong)
+        assert (status, "--titles stand beside the rows of a .png" in err) == (2, True)
+
+
 def test_layers_are_written_for_files_test_images_and_samples(run: Path, folder: Path, tmp_path: Path, splitvae: Call):
     files = sorted(folder.glob("*.png"))[:2]
     status, out, err = splitvae("layers", run, *files, "--out", tmp_path / "layers")

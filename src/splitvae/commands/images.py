@@ -1,7 +1,9 @@
 """Commands that make or take apart images, and the codes of images: sample, decompose, encode."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from splitvae.commands.app import app, existing, preparation
 from splitvae.errors import InputError
@@ -32,6 +34,7 @@ def sample(
     label: int | None = None,
     temperature: float = 1.0,
     seed: int = 0,
+    titles: Annotated[bool, Parameter(negative=())] = False,
     device: str | None = None,
 ) -> None:
     """Generate images.
@@ -47,6 +50,7 @@ def sample(
         label: The class to draw, from a class-wise density.
         temperature: Scales the standard deviation of the density; below 1 samples are more typical.
         seed: The same seed gives the same images.
+        titles: Write beside each row of a .png what it is.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
     if n < 1:
@@ -71,7 +75,7 @@ def sample(
         raise InputError(f"--label needs a class-wise density: {remedy}")
     chosen = {} if label is None else {"label": label}
     z = source.sample(n, generator=generator, temperature=temperature, **chosen)
-    _write_decoded(model, z, output, out, generator)
+    _write_decoded(model, z, output, out, generator, titles=titles)
 
 
 @app.command(help_epilogue="Example: splitvae decompose runs/birds robin.jpg wren.jpg --out grid.png")
@@ -82,6 +86,7 @@ def decompose(
     out: Path,
     n: int = 10,
     output: Output = "all",
+    titles: Annotated[bool, Parameter(negative=())] = False,
     data: str | None = None,
     device: str | None = None,
 ) -> None:
@@ -93,6 +98,7 @@ def decompose(
         out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
         n: How many of the run's own test images, where no files are named.
         output: all, or one of x_hat, components, mask, mix.
+        titles: Write beside each row of a .png what it is.
         data: Where the run's data is now, if not where it was.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
@@ -114,7 +120,7 @@ def decompose(
         x = ImageLoader(Run.open(run).at(data).trained_data, "test", 1, 0).fixed(n)
     with torch.inference_mode():
         z = model.encode(x.to(model.device)).mode()
-    _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x)
+    _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x, titles)
 
 
 @app.command(help_epilogue="Example: splitvae encode runs/digits digits --out codes.npz")
@@ -235,9 +241,35 @@ def decode_all(model: Any, z: Any) -> Any:
     return Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
-def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any, x: Any = None) -> None:
+TITLES = {
+    "x": "image", "foreground": "A", "background": "B", "layer": "of A", "rest": "rest of B",
+    "recombined": "together",
+}  # fmt: skip
+
+
+def write_rows(rows: dict[str, Any], out: Path, titles: bool = False) -> None:
+    """Write rows of images (N, C, H, W) in the form that ``out`` asks for, and say where; see ``save_images``."""
+    from splitvae.pictures import grid, save_images, save_picture, to_uint8
+
+    arrays = {name: to_uint8(images) for name, images in rows.items()}
+    if titles:
+        if out.suffix.lower() != ".png" or len(rows) < 2:
+            raise InputError("--titles stand beside the rows of a .png; write one, with more than one output.")
+        from splitvae.reports.columns import symbol
+        from splitvae.reports.plots import titled
+
+        save_picture(titled(grid(list(arrays.values())), [TITLES.get(name, symbol(name)) for name in arrays]), out)
+        paths = [out]
+    else:
+        paths = save_images(arrays, out)
+    print(paths[0] if len(paths) == 1 else f"{len(paths)} files in {out}")
+
+
+def _write_decoded(
+    model: Any, z: Any, output: Output, out: Path, generator: Any, x: Any = None, titles: bool = False
+) -> None:
     """Decode latents and write the outputs that were asked for; ``x`` is a first row of originals."""
-    from splitvae.pictures import mix, rows_of, save_images, to_uint8
+    from splitvae.pictures import mix, rows_of
 
     K = model.num_components
     if K == 1 and output in ("components", "mask", "mix"):
@@ -253,8 +285,7 @@ def _write_decoded(model: Any, z: Any, output: Output, out: Path, generator: Any
     pictures = {"mix": mix(decoded, generator)} if output == "mix" else {name: rows[name] for name in chosen[output]}
     if x is not None:
         pictures = {"x": x, **pictures}
-    paths = save_images({name: to_uint8(images) for name, images in pictures.items()}, out)
-    print(paths[0] if len(paths) == 1 else f"{len(paths)} files in {out}")
+    write_rows(pictures, out, titles)
 
 
 @app.command(help_epilogue="Example: splitvae compose --digits ylecun/mnist --textures uoft-cs/cifar10 --out bed.npz")

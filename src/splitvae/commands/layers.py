@@ -1,10 +1,12 @@
 """Commands that use a split: layers for other programs, and one image's component over the rest of another."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
 
 from splitvae.commands.app import app, existing, preparation
-from splitvae.commands.images import check_out, decode_all, read_images
+from splitvae.commands.images import check_out, decode_all, read_images, write_rows
 from splitvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def recombine(
     component: int,
     out: Path,
     output: Literal["all", "recombined"] = "all",
+    titles: Annotated[bool, Parameter(negative=())] = False,
     n: int = 10,
     density: str | None = None,
     seed: int = 0,
@@ -86,6 +89,7 @@ def recombine(
         out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
         output: all: both images, the weight, the component, the other's rest, and what they make; or recombined, the
             last alone.
+        titles: Write beside each row of a .png what it is.
         n: How many pairs, where no files are named.
         density: Take samples from this density instead of test images: normal, or the name of one made by
             `splitvae fit`.
@@ -99,7 +103,6 @@ def recombine(
         raise InputError("a foreground needs a background: name two image files, or none.")
     from splitvae import compositing
     from splitvae.models.autoencoder import Decoded
-    from splitvae.pictures import save_images, to_uint8
 
     model = _split_model(run, device)
     k = _number("--component", component, model.num_components) - 1
@@ -109,8 +112,7 @@ def recombine(
     rows = compositing.recombination(front, back, k)
     if output == "recombined":
         rows = {"recombined": rows["recombined"]}
-    paths = save_images({name: to_uint8(images) for name, images in rows.items()}, out)
-    print(paths[0] if len(paths) == 1 else f"{len(paths)} files in {out}")
+    write_rows(rows, out, titles)
 
 
 def _split_model(run: Path, device: str | None) -> "Autoencoder":

@@ -93,6 +93,13 @@ def with_text(
     return whole
 
 
+def titled(picture: Image.Image, titles: list[str]) -> Image.Image:
+    """A grid of rows of images with a title on the left of each row."""
+    left = 24 + 8 * max(map(len, titles))
+    step = picture.height / len(titles)
+    return with_text(picture, [(left / 2, (i + 0.5) * step, title) for i, title in enumerate(titles)], left=left)
+
+
 def latent_plot(latents: dict[str, Any], variational: bool = True) -> Figure:
     """The KL of each latent variable, sorted, and which of them are inactive.
 

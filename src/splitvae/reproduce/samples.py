@@ -13,11 +13,9 @@ from splitvae.errors import InputError
 from splitvae.evaluation.outputs import decode_outputs, output_names
 from splitvae.pictures import grid, mix, to_uint8
 from splitvae.reports.columns import symbol
-from splitvae.reports.plots import with_text
+from splitvae.reports.plots import titled
 from splitvae.reproduce.results import Job, own_run
 from splitvae.run import Run
-
-LABELS = 190  # pixels on the left
 
 
 @torch.inference_mode()
@@ -41,10 +39,7 @@ def samples_picture(result: dict[str, Any], jobs: list[Job], runs: Path, n: int 
                 rows[line["row"] + output] = _samples(own_run(job, runs), line["density"], line["output"], n)
     if not rows:
         return None
-    picture = grid(list(rows.values()))
-    step = picture.height / len(rows)
-    texts = [(LABELS / 2, (i + 0.5) * step, name) for i, name in enumerate(rows)]
-    return with_text(picture, texts, left=LABELS)
+    return titled(grid(list(rows.values())), list(rows))
 
 
 def _samples(run: Run, density: str, output: str, n: int) -> np.ndarray:
