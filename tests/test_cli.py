@@ -147,8 +147,8 @@ def test_titles_stand_on_the_left_and_leave_the_rows_as_they_are(run: Path, tmp_
         left = titled.shape[1] - plain.shape[1]
         assert np.array_equal(titled[:, left:], plain)
         assert titled[:, :left].min() < 100  # letters
-    for wrong in (["--out", tmp_path / "d.npz"], ["--output", "x_hat", "--out", tmp_path / "d.png"]):
-        status, _, err = splitvae("sample", run, "--output", "all", "--titles", *wrong)
+    for output, name in (("all", "d.npz"), ("x_hat", "d.png")):
+        status, _, err = splitvae("sample", run, "--output", output, "--titles", "--out", tmp_path / name)
         assert (status, "--titles stand beside the rows of a .png" in err) == (2, True)
 
 
