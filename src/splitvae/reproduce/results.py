@@ -52,8 +52,7 @@ class Job:
         seed: of training, densities and samples.
         n: images on either side of a distance.
         changes: fields of the recipe that are not the preset's, for a claim of the paper.
-        mixtures: numbers of Gaussians; where given, these mixtures are fitted instead of the preset's, and the clean
-            protocol alone is measured.
+        mixtures: numbers of Gaussians; where given, these mixtures are fitted instead of the preset's.
     """
 
     data: str
@@ -63,6 +62,11 @@ class Job:
     n: int
     changes: tuple[tuple[str, Any], ...] = ()
     mixtures: tuple[int, ...] = ()
+
+    @property
+    def for_claim(self) -> bool:
+        """Whether it is in no table, so that the clean protocol alone is measured."""
+        return bool(self.mixtures or self.changes)
 
     @property
     def preset(self) -> str:
@@ -149,7 +153,7 @@ def make_result(
     device: "torch.device | str | None" = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Train what is missing, go on with what was interrupted, fit, evaluate in both protocols, and write the JSON.
+    """Train what is missing, go on with what was interrupted, fit, evaluate, and write the JSON.
 
     Args:
         job: what.
@@ -176,7 +180,7 @@ def make_result(
             # The mixture on test codes is this one's twin, which the evaluation fits.
             (run.path / "densities" / f"{name}-test.safetensors").unlink(missing_ok=True)
     metrics = evaluate(
-        run, extractor, "clean" if job.mixtures else "both", list(job.densities), job.n, seeds=[job.seed],
+        run, extractor, "clean" if job.for_claim else "both", list(job.densities), job.n, seeds=[job.seed],
         metrics="frechet", device=device, say=say, progress=progress,
     )  # fmt: skip
     result = _record(job, run, metrics)
