@@ -69,7 +69,8 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         what ``origin_of`` has, and ``lines`` with ``variant``, ``parameters``, ``seeds``, ``kinds`` (of each seed; None
         for K = 1), ``components`` (names of those) and ``cells``: name → mean, sd, values, where the names are
-        REC, each output's name (of mixture samples), mse, inactive and smoothness.
+        REC, each output's name (of mixture samples), mse, inactive, and of the masks smoothness, decisiveness and
+        "smallest share", of the pixels, of any component.
     """
     one_protocol(results)
     lines = []
@@ -86,6 +87,8 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
         cells["inactive"] = [result["latents"]["inactive_by_mean"] for result in own]
         if all(splits):
             cells["smoothness"] = [split["smoothness"] for split in splits]
+            cells["decisiveness"] = [split["decisiveness"] for split in splits]
+            cells["smallest share"] = [min(split["usage"]) for split in splits]
         lines.append({
             "variant": variant, "parameters": own[0]["parameters"]["with_batch_norm_statistics"],
             "seeds": [result["seed"] for result in own], "kinds": [split and split["kind"] for split in splits],
@@ -98,7 +101,7 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
 def split_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of the table."""
     usual = places_for(result["floor"])
-    digits = {"mse": 4, "inactive": 1, "smoothness": 2}
+    digits = {"mse": 4, "inactive": 1, "smoothness": 2, "decisiveness": 2, "smallest share": 2}
     rows = []
     for line in result["lines"]:
         cells = line["cells"]
@@ -107,11 +110,11 @@ def split_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         rows.append([
             line["variant"], f"{line['parameters'] / 1e6:.2f} M", texts["REC"], texts["x_hat"],
             "–" if best is None else f"{texts[best]} ({symbol(best)})",
-            *(texts.get(name, "–") for name in ("mix", "mse", "inactive", "smoothness")),
+            *(texts.get(name, "–") for name in ("mix", *digits)),
             ", ".join(kind or "–" for kind in dict.fromkeys(line["kinds"])),
         ])  # fmt: skip
     return [
-        "variant", "params", "REC", "x̂", "best component", "mix", "mse", "inactive", "smoothness", "kinds learned",
+        "variant", "params", "REC", "x̂", "best component", "mix", *digits, "kinds learned",
     ], rows  # fmt: skip
 
 
