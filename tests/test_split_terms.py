@@ -58,6 +58,16 @@ def test_disagreement_is_the_likelihood_of_known_pixels():
     torch.testing.assert_close(found, torch.tensor([-math.log(0.8) - math.log(0.2), 0.0]))
 
 
+def test_guidance_weighs_the_same_whether_all_images_have_a_mask_or_few():
+    weights, x = weights_of(torch.rand(4, 6, 6)), torch.rand(4, 1, 6, 6)
+    masks = torch.randint(0, 2, (4, 6, 6), dtype=torch.uint8)
+    few = masks.clone()
+    few[1:] = UNKNOWN
+    terms = SplitTerms(guidance=3.0)
+    torch.testing.assert_close(terms(weights, x, few), terms(weights[:1], x[:1], masks[:1]))
+    assert terms(weights, x, torch.full_like(masks, UNKNOWN)) == 0
+
+
 def test_each_term_goes_down_its_own_way():
     """A step along the gradient of each does to a mask what its name says."""
     torch.manual_seed(0)

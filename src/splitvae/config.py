@@ -146,8 +146,8 @@ class TrainConfig:
     as the images. Their numbers, sorted, are the components; images may have none. None = no masks."""
     mask_share: Annotated[float, SPLIT] = 1.0
     """Share of the training images whose masks are used; less than 1 is for experiments."""
-    guidance: Annotated[float, SPLIT] = 1.0
-    """Weight of given masks: nats of a pixel's component beside nats of its colour."""
+    guidance: Annotated[float, SPLIT] = 10.0
+    """Weight of given masks, of an image that has one: nats of a pixel's component beside nats of its colour."""
 
     epochs: Annotated[int, OPTIMISATION] = 100
     """Passes over the training images."""

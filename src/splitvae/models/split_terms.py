@@ -21,7 +21,7 @@ class SplitTerms:
         smoothness: of ``roughness``; below 0 it rewards masks that deal neighbours out to different components.
         decisiveness: of ``indecision``.
         balance: of ``imbalance``.
-        guidance: of ``disagreement`` with given masks.
+        guidance: of ``disagreement`` with given masks, averaged over the images that have one.
     """
 
     smoothness: float = 0.0
@@ -45,7 +45,9 @@ class SplitTerms:
         if self.balance:
             terms.append(self.balance * imbalance(weights))
         if self.guidance and masks is not None:
-            terms.append(self.guidance * disagreement(weights, masks).mean())
+            # A mean over the images that have a mask: its weight is the same whether all have one or few.
+            given = (masks != UNKNOWN).any(dim=(1, 2)).sum()
+            terms.append(self.guidance * disagreement(weights, masks).sum() / given.clamp_min(1))
         return torch.stack(terms).sum()
 
 
