@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "semantic": {"split": "semantic"},
     "syntactic": {"split": "syntactic"},
     "smooth and balanced masks": {"mask_smoothness": 0.1, "mask_balance": 0.1},
-    "smooth, decided and balanced masks": {"mask_smoothness": 0.1, "mask_decisiveness": 0.1, "mask_balance": 0.1},
+    "smooth and decided and balanced masks": {"mask_smoothness": 0.1, "mask_decisiveness": 0.1, "mask_balance": 0.1},
     "decided masks": {"mask_decisiveness": 0.1},
     "balanced masks": {"mask_balance": 0.1},
     "separate heads": {"head": "separate"},
