@@ -364,6 +364,16 @@ def test_committed_results_are_found_by_the_command_that_made_them(splitvae, tmp
     assert (status, err) == (0, "")
     assert out.count(": finished; ") == 33
     assert "0 of 33 to be made" in out
+    status, out, err = splitvae("reproduce", "table1", "--finished", "--seeds", 4, *options[:-1])
+    assert (status, err) == (0, "")
+    assert "not made yet: mnist-rae-gp-small-seed3, mnist-rae-l2-small-seed3" in out
+    page = (tmp_path / "runs" / "table1-small-mnist-classifier-4-seeds.md").read_text()
+    kept = (COMMITTED.parent / "table1-small" / "mnist-classifier.md").read_text()
+    rows = [line for line in kept.splitlines() if line.startswith("| ")]
+    assert rows  # the page that is committed is what the committed results say
+    assert all(row in page for row in rows)
+    status, _, err = splitvae("reproduce", "table3", "--finished", *options[:-1])
+    assert (status, "nothing is finished" in err) == (2, True)
 
 
 def test_splits_compare_variants_of_one_recipe(digits: Path, tmp_path: Path, splitvae):

@@ -28,6 +28,7 @@ def reproduce(
     n: int | None = None,
     results: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
+    finished: Annotated[bool, Parameter(negative=())] = False,
     extractor: str = "inception-v3-compat",
     extractor_weights: Path | None = None,
     device: str | None = None,
@@ -55,6 +56,7 @@ def reproduce(
         n: Images on either side of a distance; without it 5,000 for small, else 10,000.
         results: Small files with what is finished; without it docs/results/runs where it exists, else OUT/results.
         dry_run: Tell what would be done, and do nothing.
+        finished: Show what is finished, with what is missing named, and make nothing.
         extractor: inception-v3-compat (its distance is the FID), efficientnet-lite0 (works offline), clip-…, dinov2-….
         extractor_weights: A file with the extractor's weights, for machines without a network.
         device: Of densities and features: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
@@ -65,7 +67,14 @@ def reproduce(
 
     console = Console(highlight=False, markup=False)
     if what == "table2":
-        refused = {"--dry-run": dry_run, "--only": only, "--results": results, "--on": on, "--scale": scale != "small"}
+        refused = {
+            "--dry-run": dry_run,
+            "--finished": finished,
+            "--only": only,
+            "--results": results,
+            "--on": on,
+            "--scale": scale != "small",
+        }
         for option, given in refused.items():
             if given:
                 raise InputError(f"{option} does not apply to table2, which trains nothing; leave it out.")
@@ -127,7 +136,10 @@ def reproduce(
         planned = plan(claims.jobs_of(what, on, scale, systems, seeds, n), out, results, extractor)
     else:  # by the best trials of a tuning, which comes first
         planned = plan(claims.jobs_of("tuning", on, scale, systems, 1, n), out, results, extractor)
-        if not dry_run or all(entry.state == "finished" for entry in planned):
+        tuned = all(entry.state == "finished" for entry in planned)
+        if finished and not tuned:
+            raise InputError("the tuning, which comes first, is not finished: leave --finished out.")
+        if tuned or not dry_run:
             tuning = claims.summarize_claim("tuning", made(planned))
             planned = plan(claims.jobs_of("tuned", on, scale, systems, seeds, n, tuning), out, results, extractor)
     if dry_run:
@@ -141,6 +153,13 @@ def reproduce(
         if what == "tuned" and planned[0].job.seed == 0:
             console.print("This is the tuning; its best trials come after it.", soft_wrap=True)
         return
+    notes_of_missing: list[str] = []
+    if finished:
+        absent = [entry.job.name for entry in planned if entry.result is None]
+        notes_of_missing = [f"not made yet: {', '.join(absent)}"] if absent else []
+        planned = [entry for entry in planned if entry.result is not None]
+        if not planned:
+            raise InputError(f"nothing is finished in {results}: leave --finished out.")
     found = made(planned)
     if what in tables.TABLES:
         result = tables.summarize_table(what, scale, found)
@@ -154,7 +173,7 @@ def reproduce(
         result = claims.summarize_claim(what, found)
         title, notes = f"{what}, {on}, {scale}", render_claims.claim_notes(result)
         shown, picture = {"": render_claims.claim_rows(result)}, render_claims.claim_plot
-    notes += [f"failed, and in no mean: {name}: {why}" for name, why in failed.items()]
+    notes += notes_of_missing + [f"failed, and in no mean: {name}: {why}" for name, why in failed.items()]
     for heading, (headings, rows) in shown.items():
         print_table(console, render.terminal_table(heading or title, headings, rows))
     for note in notes:
