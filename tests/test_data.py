@@ -342,6 +342,17 @@ def test_order_depends_on_seed_and_epoch_only_and_covers_every_image(npz: Path):
     assert torch.equal(torch.cat(parts), loader.batch(2, 4))
 
 
+def test_an_epoch_may_show_some_images_more_often(npz: Path):
+    cache = prepare(npz)
+    often = cache.splits["train"][:4]
+    loader = ImageLoader(cache, "train", 6, seed=3, again=np.tile(often, 2))
+    assert loader.steps_per_epoch == (48 + 8) // 6
+    shown = np.concatenate([(loader.batch(1, i) * 255).round().numpy() for i in range(loader.steps_per_epoch)])
+    counts = [sum(np.array_equal(image, cache.images[row]) for image in shown) for row in (*often, *range(10, 20))]
+    assert sum(counts[:4]) >= 10  # of 12, two images of the last partial batch are dropped
+    assert max(counts[4:]) == 1
+
+
 def test_flips_mirror_about_half_of_the_images(npz: Path):
     cache = prepare(npz)
     plain = ImageLoader(cache, "train", 48, seed=0).batch(0, 0)

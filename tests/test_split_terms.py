@@ -180,6 +180,7 @@ def test_a_kind_of_split_is_a_name_for_values_that_go_before_it():
         ({"mask_balance": -1.0}, "mask_balance must be at least 0"),
         ({"mask_smoothness": float("nan")}, "mask_smoothness must be finite"),
         ({"mask_share": 0.0}, "mask_share must lie in"),
+        ({"mask_repeat": 0}, "mask_repeat"),
         ({"split": "semantics"}, "semantic"),
         ({"model": "rae", "mask_scale": 2}, "mask_scale does not apply to the model rae"),
         ({"network": "rae", "head": "branch"}, "head does not apply to the network rae"),

@@ -47,6 +47,7 @@ OF_MODELS = {
             "mask_balance",
             "masks",
             "mask_share",
+            "mask_repeat",
             "guidance",
         ),
         ("splitvae",),
@@ -146,6 +147,8 @@ class TrainConfig:
     as the images. Their numbers, sorted, are the components; images may have none. None = no masks."""
     mask_share: Annotated[float, SPLIT] = 1.0
     """Share of the training images whose masks are used; less than 1 is for experiments."""
+    mask_repeat: Annotated[int, SPLIT] = 1
+    """How often an epoch shows each image that has a mask; where one in twenty has one, 20 makes them half of all."""
     guidance: Annotated[float, SPLIT] = 10.0
     """Weight of given masks, of an image that has one: nats of a pixel's component beside nats of its colour."""
 
@@ -207,8 +210,8 @@ class TrainConfig:
         at_least = {
             "latent_dim": 1, "num_components": 1, "base_channels": 1, "num_scales": 1, "scale_blocks": 1,
             "blocks_per_scale": 1, "depth_per_block": 1, "embedding_dim": 1, "beta": 0, "embedding_weight": 0,
-            "penalty_weight": 0, "mask_scale": 1, "mask_decisiveness": 0, "mask_balance": 0, "guidance": 0,
-            "epochs": 1, "batch_size": 2, "lr_halve_every": 1, "warmup_steps": 0, "accumulate": 1,
+            "penalty_weight": 0, "mask_scale": 1, "mask_decisiveness": 0, "mask_balance": 0, "mask_repeat": 1,
+            "guidance": 0, "epochs": 1, "batch_size": 2, "lr_halve_every": 1, "warmup_steps": 0, "accumulate": 1,
             "seed": 0, "checkpoint_every": 0, "snapshot_every": 0, "log_every": 1,
         }  # fmt: skip
         for name, bound in at_least.items():

@@ -113,7 +113,7 @@ def model_card(run: Run, repo_id: str) -> str:
     config = run.config.to_dict()
     shown = [name for name in TOLD if run.config.variational or name not in ("beta", "gamma_rule", "num_components")]
     shown += [name for name in OF_SPLITS if getattr(run.config, name) != getattr(TrainConfig, name)]
-    shown += ["guidance", "mask_share"] if "guidance" in run.config.split_terms() else []
+    shown += ["guidance", "mask_share", "mask_repeat"] if "guidance" in run.config.split_terms() else []
     density = "normal" if metrics is None else best_density(run, metrics)
     lines = [
         "---", "library_name: splitvae", "pipeline_tag: unconditional-image-generation", "tags:",

@@ -42,6 +42,8 @@ class ImageLoader:
         device: where batches go. On a GPU the whole split stays there as uint8 if it fits half of the free memory.
         resident: False = batches come from host memory on a GPU too.
         masks: row numbers (n,) → components (n, H, W) uint8, see ``Masks.components``; None = there are none.
+        again: row numbers that an epoch has beside those of the split, for images that it shall show more than once;
+            None = none.
         flip: mirror each image left to right with probability ½, decided by (seed, epoch).
     """
 
@@ -55,9 +57,12 @@ class ImageLoader:
         flip: bool = False,
         resident: bool = True,
         masks: Callable[[np.ndarray], np.ndarray] | None = None,
+        again: np.ndarray | None = None,
     ) -> None:
         self.masks = masks
         self.images, self.rows = cache.images, cache.splits[split]
+        if again is not None and len(again):
+            self.rows = np.concatenate([self.rows, again])
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
         self.device = torch.device(device)
         self.resident: Tensor | None = None

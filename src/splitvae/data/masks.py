@@ -52,6 +52,11 @@ class Masks:
             return framed
         return found
 
+    def rows(self, cache: ImageCache, split: str) -> np.ndarray:
+        """Row numbers of a split's images that have a mask."""
+        rows = np.asarray(cache.splits[split])
+        return rows[self.given[rows]]
+
     @property
     def digest(self) -> str:
         """A hash of the numbers; a share of the masks has that of all."""
@@ -61,8 +66,7 @@ class Masks:
         """The masks of a share of the training images only, chosen by a seed; test images keep theirs."""
         if share == 1:
             return self
-        rows = cache.splits["train"]
-        has = rows[self.given[rows]]
+        has = self.rows(cache, "train")
         order = np.random.default_rng(int(seeded(seed, "masks", 0).initial_seed())).permutation(has)
         given = self.given.copy()
         given[order[max(1, round(share * len(has))) :]] = False

@@ -229,7 +229,7 @@ def other_recipe(job: Job, run: Run) -> str | None:
 def _difference(job: Job, own: dict[str, Any], images: int) -> str | None:
     """A field that differs between a job and a recipe of that many training images, of those that both know."""
     asked = job.config.to_dict()
-    idle = set() if asked["masks"] else {"guidance", "mask_share"}
+    idle = set() if asked["masks"] else {"guidance", "mask_share", "mask_repeat"}
     for name in sorted(asked.keys() & own.keys() - (ELSEWHERE - {"seed"}) - idle):
         few = name == "batch_size" and images < asked[name]  # then a batch is all of them
         if own[name] != asked[name] and not few:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
@@ -177,7 +178,8 @@ def _fit(
 
     # Data: a batch is the global one; this process and micro-batch takes its part of it.
     components = None if masks is None else masks.components  # a function of row numbers
-    loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip, masks=components)
+    again = None if masks is None else np.tile(masks.rows(cache, "train"), config.mask_repeat - 1)
+    loader = ImageLoader(cache, "train", config.batch_size, config.seed, device, config.flip, True, components, again)
     total = config.epochs * loader.steps_per_epoch
 
     # Model, the running average of its weights, and Adam.

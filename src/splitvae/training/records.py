@@ -42,8 +42,11 @@ def opening_lines(
         f"{f' × {processes}' if processes > 1 else ''} in {'bf16' if bf16 else 'float32'}, run {run.path}",
     ]
     if masks is not None:
-        guided, numbers = int(masks.given[cache.splits["train"]].sum()), ", ".join(map(str, masks.values))
-        lines.append(f"masks of {guided:,} training images; components 1 … {len(masks.values)} are their {numbers}")
+        guided, numbers = len(masks.rows(cache, "train")), ", ".join(map(str, masks.values))
+        often = f", each {config.mask_repeat} times an epoch" if config.mask_repeat > 1 else ""
+        lines.append(
+            f"masks of {guided:,} training images{often}; components 1 … {len(masks.values)} are their {numbers}"
+        )
         if len(masks.values) < config.num_components:
             lines.append(f"the other {config.num_components - len(masks.values)} of the components have no masks")
     if count := cache.meta["not_images"]["count"]:
