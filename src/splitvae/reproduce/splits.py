@@ -109,13 +109,13 @@ def split_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         texts = {name: told(cell, digits.get(name, usual)) for name, cell in cells.items()}
         best = min(line["components"], key=lambda name: cells[name]["mean"], default=None)
         rows.append([
-            line["variant"], f"{line['parameters'] / 1e6:.2f} M", texts["REC"], texts["x_hat"],
+            line["variant"], f"{line['parameters'] / 1e6:.2f} M", str(len(line["seeds"])), texts["REC"], texts["x_hat"],
             "–" if best is None else f"{texts[best]} ({symbol(best)})",
             *(texts.get(name, "–") for name in ("mix", *digits)),
             ", ".join(kind or "–" for kind in dict.fromkeys(line["kinds"])),
         ])  # fmt: skip
     return [
-        "variant", "params", "REC", "x̂", "best component", "mix", *digits, "kinds learned",
+        "variant", "params", "seeds", "REC", "x̂", "best component", "mix", *digits, "kinds learned",
     ], rows  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def split_notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know."""
     seeds = sorted({seed for line in result["lines"] for seed in line["seeds"]})
     return [
-        f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']}, clean "
+        f"mean ± standard deviation over training seeds of {', '.join(map(str, seeds))}; {result['distance']}, clean "
         f"protocol, mixture on training codes but for REC; {result['images']:,} images on either side, "
         f"{result['source']}; floor {result['floor']:.{places_for(result['floor'])}f}",
         "best component: of the mean over seeds, to test images: an optimistic choice, which x̂ and mix are not",
