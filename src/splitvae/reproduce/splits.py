@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "semantic": {"split": "semantic"},
     "syntactic": {"split": "syntactic"},
     "smooth and balanced masks": {"mask_smoothness": 0.1, "mask_balance": 0.1},
-    "smooth and decided and balanced masks": {"mask_smoothness": 0.1, "mask_decisiveness": 0.1, "mask_balance": 0.1},
+    "smooth decided balanced masks": {"mask_smoothness": 0.1, "mask_decisiveness": 0.1, "mask_balance": 0.1},
     "decided masks": {"mask_decisiveness": 0.1},
     "balanced masks": {"mask_balance": 0.1},
     "separate heads": {"head": "separate"},
@@ -152,6 +152,7 @@ def split_plot(result: dict[str, Any]) -> Figure:
         score.set_xscale("log")
     score.set_xlabel(f"{result['distance']} of x̂, mixture")
     gain.axhline(0, color=BLACK, linewidth=0.8, linestyle=":")
-    gain.set_xlabel("smoothness of the masks; green = semantic, red = syntactic")
+    gain.set_xlabel("smoothness of the masks")
+    gain.set_title("green semantic, red syntactic, blue flat", fontsize=10, loc="left")
     gain.set_ylabel("best component − x̂")
     return figure
