@@ -16,7 +16,8 @@ ENVIRONMENTS = ROOT / ".bench"  # not tracked
 # Name: (module that must import, packages for pip, whether our own packages are seen from inside).
 KINDS = {
     "keras": ("tensorflow", ["tensorflow-cpu>=2.16"], False),
-    # pythae asks for `dataclasses`, which is a part of Python and cannot be installed: so without its dependencies.
+    # pythae asks for `dataclasses`, which is a part of Python and cannot be installed: so without its dependencies,
+    # of which those that its import needs are named. Nothing is unpickled here: only timings come back, as JSON.
     "pythae": ("pythae.trainers", ["pydantic>=2", "imageio", "cloudpickle", "--no-deps", "pythae>=0.1.2"], True),
 }
 

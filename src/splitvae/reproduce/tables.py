@@ -164,7 +164,7 @@ def lead(scores: dict[str, list[float]], x_hat: list[float] | None) -> dict[str,
     difference, error, interval = float(np.mean(others[best]) - np.mean(own)), None, None
     if min(len(own), len(others[best])) > 1:
         error = float(np.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (others[best], own))))
-        # The best of several, looked for in the same numbers, is flattered: the interval is the other's chance at most.
+        # The other is the best of several in these same numbers, so its mean is flattered, and SplitVAE's lead is not.
         interval = [*map(float, ttest_ind(others[best], own, equal_var=False).confidence_interval(0.95))]
     return {
         "best_other": best,
