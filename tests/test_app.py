@@ -320,9 +320,20 @@ def test_a_density_of_the_model_before_does_not_keep_a_run_from_being_seen(tmp_p
     assert splitvae("train", "--data", npz, "--out", tmp_path / "run", *tiny_options())[0] == 0
     assert splitvae("fit", tmp_path / "run", "--density", "gmm", "--n-components", 2)[0] == 0
     assert Explorer(tmp_path / "run").densities == ["normal", "gmm"]
+    options = ("--density", "second-stage", "--epochs", 1, "--hidden-dim", 8, "--split", "test")
+    assert splitvae("fit", tmp_path / "run", *options)[0] == 0
+    assert splitvae("evaluate", tmp_path / "run", "--extractor", "mnist-classifier", "--n", 20)[0] == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for row in metrics["rows"]:
+        if row["source"] == "gmm":  # the nearest of all, before the model moved away from it
+            row["metrics"]["frechet_distance_train"] = 0.0
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    assert Explorer(tmp_path / "run").density == "gmm"
     assert splitvae("train", "--resume", tmp_path / "run", "--epochs", 2)[0] == 0
     explorer = Explorer(tmp_path / "run")
-    assert explorer.densities == ["normal"]
-    (line,) = explorer.left_out
-    assert line.endswith(f"splitvae fit {tmp_path / 'run'} --density gmm --name gmm")
+    assert (explorer.densities, explorer.density) == (["normal"], "normal")
+    fit_again = f"splitvae fit {tmp_path / 'run'}"
+    first, second = explorer.left_out
+    assert first.endswith(f"{fit_again} --density gmm --name gmm")
+    assert second.endswith(f"{fit_again} --density second-stage --name second-stage-test --split test")
     build_page(explorer)

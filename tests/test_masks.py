@@ -10,7 +10,7 @@ import torch
 from conftest import TINY, pixels, tiny_options
 from PIL import Image
 
-from splitvae import Decoded, DiagonalGaussian, InputError, Run, SplitVAE
+from splitvae import Decoded, DiagonalGaussian, InputError, Run, SplitVAE, train
 from splitvae.data.cache import ImageCache, prepare
 from splitvae.data.loader import ImageLoader
 from splitvae.data.masks import read_masks
@@ -84,6 +84,37 @@ def test_255_beyond_the_components_is_unknown(named: ImageCache, tmp_path: Path)
     assert masks.values == [0, 7, 255]
 
 
+def test_in_an_npz_an_image_that_is_unknown_everywhere_has_no_mask(halves: Path, tmp_path: Path):
+    arrays = dict(np.load(halves))
+    arrays["train_masks"][5:] = UNKNOWN
+    arrays["test_masks"][:10] = UNKNOWN
+    np.savez(tmp_path / "few.npz", **arrays)
+    cache = prepare(halves)
+    masks = read_masks(tmp_path / "few.npz", cache, 2)
+    assert len(masks.rows(cache, "train")) == 5
+    assert masks.sparse(cache, 0.4, seed=0).given[cache.splits["train"]].sum() == 2
+    model = SplitVAE((1, 16, 16), **TINY)
+    assert iou_of_model(model, cache, masks, guided=True)["images"] == 10
+    assert masks.digest != read_masks(halves, cache, 2).digest
+
+
+def test_a_mask_that_is_taken_away_is_noticed(named: ImageCache, tmp_path: Path):
+    dark = np.zeros((24, 24), np.uint8)
+    both = np.where(np.arange(24) < 12, 0, 255).astype(np.uint8)[None].repeat(24, axis=0)
+    source = write_masks(tmp_path / "masks", {"03.png": dark, "07.png": both})
+    before = read_masks(source, named, 2).digest
+    (source / "03.png").unlink()
+    assert read_masks(source, named, 2).digest != before
+
+
+def test_images_that_are_shown_again_are_no_more_of_the_fixed_ones(halves: Path):
+    cache = prepare(halves)
+    own = cache.splits["train"]
+    loader = ImageLoader(cache, "train", 10, 0, again=own[:3].repeat(20))
+    assert loader.steps_per_epoch == 16
+    assert torch.equal(loader.fixed(200), ImageLoader(cache, "train", 10, 0).fixed(200))
+
+
 def test_padding_is_nobodys(tmp_path: Path):
     images = pixels(12, 28, 28, 1)
     np.savez(tmp_path / "d.npz", train=images, train_masks=np.ones((12, 28, 28), np.uint8))
@@ -137,12 +168,14 @@ def test_wrong_sources_get_one_line(halves: Path, named: ImageCache, tmp_path: P
     np.savez(tmp_path / "none.npz", other=np.zeros(3))
     np.savez(tmp_path / "few.npz", train_masks=np.zeros((7, 16, 16), np.uint8))
     np.savez(tmp_path / "soft.npz", train_masks=np.zeros((120, 16, 16)))
+    (tmp_path / "cut.npz").write_bytes(halves.read_bytes()[:5000])
     for source, opened, words in (
         ("nowhere", cache, "does not exist"),
         ("text.png", cache, "must be an .npz"),
         ("none.npz", cache, "no array train_masks"),
         ("few.npz", cache, "7 masks for 120 images"),
         ("soft.npz", cache, "whole numbers"),
+        ("cut.npz", cache, "cut.npz is not a readable .npz"),
         ("m", cache, "no names"),
         ("m", named, "03.png: not an image"),
     ):
@@ -183,7 +216,7 @@ def test_a_free_model_numbers_its_components_as_it_likes(halves: Path):
     assert iou_of_model(model, cache, masks, guided=True)["foreground"] < 0.2
     never = replace(masks, values=[0, 1, 9])  # learned from training masks, and in no test mask
     found = iou_of_model(model, cache, never, guided=True)
-    assert None not in found["components"][:2]
+    assert [value is None for value in found["components"]] == [False, False, True]
     json.dumps(found, allow_nan=False)
     assert "x̂3" in iou_words(found)
 
@@ -255,6 +288,21 @@ def test_a_guided_run_goes_on_as_if_it_had_not_stopped(halves: Path, tmp_path: P
     assert splitvae("train", "--resume", tmp_path / "parts", "--epochs", 2)[0] == 0
     whole, parts = (Run.open(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_masks_neither_come_nor_go_when_a_run_goes_on(halves: Path, tmp_path: Path, splitvae):
+    for name, given, later, words in (
+        ("free", [], ["--masks", halves], "was trained without masks, and cannot go on with them"),
+        ("guided", ["--masks", halves], ["--masks", "none"], "was trained with masks, and cannot go on without them"),
+    ):
+        run = tmp_path / name
+        assert splitvae("train", "--data", halves, *given, "--out", run, *tiny_options())[0] == 0
+        if name == "guided":  # the command line has no word for none
+            with pytest.raises(InputError, match=words):
+                train(resume=run, masks=None, epochs=2)
+        else:
+            status, _, err = splitvae("train", "--resume", run, "--epochs", 2, *later)
+            assert (status, words in err) == (2, True)
 
 
 def test_wrong_masks_are_refused_before_a_run_is_made(halves: Path, tmp_path: Path, splitvae):

@@ -113,6 +113,7 @@ def test_what_does_not_apply_is_refused_and_another_network_drops_the_presets_si
         ({"embedding_weight": 1.0}, "embedding_weight does not apply to the model splitvae"),
         ({"gamma_lr": 10.0}, "gamma_lr needs gamma_rule learned"),
         ({"lr_halve_every": 10}, "lr_halve_every needs lr_schedule halving"),
+        ({"mask_repeat": 20}, "mask_repeat needs masks, and there are none"),
         ({"model": "vae", "num_components": 2}, "vae has one component"),
         ({"network": "rae", "embedding_dim": 100}, "embedding_dim does not apply to the network rae"),
     ):

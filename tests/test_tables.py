@@ -319,6 +319,9 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     best = {line["system"]: line["changes"] for line in tuning["lines"] if line["best"]}
     assert {line["system"]: line["changes"] for line in tuned["lines"]} == best
     assert all(len(line["score"]) == 2 for line in tuned["lines"])
+    lost = tuning | {"lines": [line for line in tuning["lines"] if line["system"] != "svae"]}  # its trials failed
+    jobs = jobs_of_claim("tuned", "mnist", n=20, only=["svae", "2s-vae"], tuning=lost)
+    assert {job.system for job in jobs} == {"2s-vae"}
     (told,) = [note for note in claim_notes(tuned) if "the best other, 2S-VAE, and SplitVAE" in note]
     assert "95 % interval" in told
     assert any("so many candidates: 8 for 2S-VAE; 16 for SplitVAE" in note for note in claim_notes(tuning))
@@ -354,6 +357,10 @@ def test_results_of_other_data_weights_or_defaults_are_not_taken(digits: Path, t
     result = json.loads(file.read_text())
     file.write_text(json.dumps(result | {"config": result["config"] | {"padding": "tf-same"}}))
     assert find_result(job, out / "results", EXTRACTOR) is None
+    assert splitvae("reproduce", "table1", "--data", digits, *options)[0] == 0
+    before, after = sorted((out / "results").iterdir(), key=lambda path: len(path.name))
+    assert json.loads(before.read_text())["config"]["padding"] == "tf-same"  # what was measured under it stays
+    assert json.loads(after.read_text())["config"]["padding"] == "torch"
 
 
 @pytest.mark.skipif(not COMMITTED.is_dir(), reason="not a checkout")

@@ -53,8 +53,12 @@ OF_MODELS = {
         ("splitvae",),
     ),
 }
-# Options that matter with one value of another only.
-NEEDS = {"gamma_lr": ("gamma_rule", "learned"), "lr_halve_every": ("lr_schedule", "halving")}
+# Options that matter with one value of another only; None = with any that it is given.
+NEEDS: dict[str, tuple[str, str | None]] = {
+    "gamma_lr": ("gamma_rule", "learned"),
+    "lr_halve_every": ("lr_schedule", "halving"),
+    **dict.fromkeys(("mask_share", "mask_repeat", "guidance"), ("masks", None)),
+}
 # What the kinds of split are made of, see docs/choosing-split.md.
 SPLITS: dict[str, dict[str, Any]] = {
     "free": {},
@@ -287,6 +291,13 @@ class TrainConfig:
         check_names(changes, "an option")
         places = {name: str(changes[name]) for name in ("data", "masks") if isinstance(changes.get(name), Path)}
         return replace(self, **changes | places)
+
+
+def idle(option: str, config: TrainConfig) -> bool:
+    """Whether an option of ``NEEDS`` changes nothing here."""
+    other, value = NEEDS[option]
+    found = getattr(config, other)
+    return found is None if value is None else found != value
 
 
 def network_fields() -> set[str]:

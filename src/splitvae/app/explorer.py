@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -61,7 +60,6 @@ class Explorer:
     Attributes:
         run: None for a saved model.
         name: for people; never a path.
-        densities: their names; "normal" is the prior.
         left_out: why densities of the run are not among them, in lines for people.
         density: the one to begin with: nearest to the training images, else the last that was fitted, else the prior.
     """
@@ -74,16 +72,19 @@ class Explorer:
         self._data_named = data is not None
         self.model: Autoencoder = load_model(self.path).to(pick_device(device))
         self.name = self.path.name if title is None else title
-        self._loaded: dict[str, Any] = {}
-        self._loading = Lock()
-        self.densities, self.left_out = ["normal"], list[str]()
+        self._densities = {"normal": load_density("normal", self.path, self.model.latent_dim)[0]}
+        self.left_out = list[str]()
         for density in density_names(self.path) if self.run else []:
             try:  # one that is of the model before a resumed training must not keep the others from being seen
-                self._loaded[density] = load_density(density, self.path, self.model.latent_dim)[0]
-                self.densities.append(density)
+                self._densities[density] = load_density(density, self.path, self.model.latent_dim)[0]
             except InputError as error:
                 self.left_out.append(f"left out: {error}")
         self.density = self._first_choice()
+
+    @property
+    def densities(self) -> list[str]:
+        """Their names; "normal" is the prior."""
+        return list(self._densities)
 
     @property
     def K(self) -> int:
@@ -180,22 +181,20 @@ class Explorer:
         return ("auto", "crop") if self.run is None else (self.run.config.crop, self.run.config.fit)
 
     def _density(self, name: str) -> Any:
-        """A density, read once."""
-        if name not in self.densities:
+        """A density by its name."""
+        if name not in self._densities:
             raise InputError(f"'{name}' is no density of this run.{nearest(name, self.densities)}")
-        with self._loading:
-            if name not in self._loaded:
-                self._loaded[name] = load_density(name, self.path, self.model.latent_dim)[0]
-            return self._loaded[name]
+        return self._densities[name]
 
     def _first_choice(self) -> str:
         """See ``density``."""
         if self.run is None:
             return "normal"
         try:
-            return best_density(self.run, read_metrics(self.run))
+            best = best_density(self.run, read_metrics(self.run))
         except InputError:  # not evaluated
-            return self.densities[-1]
+            best = ""
+        return best if best in self._densities else self.densities[-1]
 
     def _kl_per_dimension(self) -> list[float]:
         """Nats of each latent: of the evaluation, of test images, or of the model's own samples."""

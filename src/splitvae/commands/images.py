@@ -253,8 +253,10 @@ def write_rows(rows: dict[str, Any], out: Path, titles: bool = False) -> None:
 
     arrays = {name: to_uint8(images) for name, images in rows.items()}
     if titles:
-        if out.suffix.lower() != ".png" or len(rows) < 2:
-            raise InputError("--titles stand beside the rows of a .png; write one, with more than one output.")
+        if out.suffix.lower() != ".png":
+            raise InputError(f"--titles stand beside the rows of a .png, which {out.name} is not; leave --titles out.")
+        if len(rows) < 2:
+            raise InputError("--titles tell rows apart, and there is one only; leave --titles out.")
         from splitvae.reports.columns import symbol
         from splitvae.reports.plots import titled
 

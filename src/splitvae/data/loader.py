@@ -61,6 +61,7 @@ class ImageLoader:
     ) -> None:
         self.masks = masks
         self.images, self.rows = cache.images, cache.splits[split]
+        self._own = len(self.rows)
         if again is not None and len(again):
             self.rows = np.concatenate([self.rows, again])
         self.batch_size, self.seed, self.flip = batch_size, seed, flip
@@ -76,7 +77,7 @@ class ImageLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps per epoch: ⌊N / batch_size⌋."""
+        """Optimiser steps per epoch: ⌊N / batch_size⌋, where images that are shown again count again."""
         return len(self.rows) // self.batch_size
 
     def batch(self, epoch: int, index: int, part: slice = slice(None)) -> Tensor:
@@ -124,7 +125,7 @@ class ImageLoader:
 
     def fixed_batches(self, n: int, size: int = 100) -> Iterator[Tensor]:
         """The images of ``fixed`` in batches of ``size``, of which one at a time is in memory."""
-        for part in _fixed(len(self.rows), n).split(size):
+        for part in _fixed(self._own, n).split(size):
             yield self._floats(part)
 
     def _floats(self, numbers: Tensor) -> Tensor:

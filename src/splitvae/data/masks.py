@@ -5,6 +5,8 @@ numbers that occur are the components in their order; 255 beyond as many numbers
 """
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -31,12 +33,14 @@ class Masks:
         numbers: (N, H, W) uint8 in the order of ``ImageCache.images``, as they are in the source.
         given: (N,) bool, which images have a mask.
         values: the numbers that mean something, one for each component from the first.
+        digest: a hash of them all; a share of the masks has that of the whole.
         border: pixels on each side that the images were padded by, of which nobody says anything.
     """
 
     numbers: np.ndarray
     given: np.ndarray
     values: list[int]
+    digest: str
     border: int = 0
 
     def components(self, rows: np.ndarray) -> np.ndarray:
@@ -57,11 +61,6 @@ class Masks:
         rows = np.asarray(cache.splits[split])
         return rows[self.given[rows]]
 
-    @property
-    def digest(self) -> str:
-        """A hash of the numbers; a share of the masks has that of all."""
-        return hashlib.sha256(np.ascontiguousarray(self.numbers).data).hexdigest()[:16]
-
     def sparse(self, cache: ImageCache, share: float, seed: int) -> "Masks":
         """The masks of a share of the training images only, chosen by a seed; test images keep theirs."""
         if share == 1:
@@ -79,7 +78,8 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int, value
     Args:
         source: an .npz with ``train_masks`` and perhaps ``test_masks``, (N, H, W) of whole numbers, one for each image
             of the data's own train and test in order; or a folder whose files have the names of the images, in the
-            same sub-folders, with the suffix of a format without loss. Images without a file have no mask.
+            same sub-folders, with the suffix of a format without loss. An image without a file has no mask, and neither
+            has one whose mask is unknown everywhere.
         cache: the images.
         num_components: K.
         values: the numbers of the components, where a model has learned them; None = those that occur.
@@ -99,9 +99,11 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int, value
         raise InputError(f"masks: {source} must be an .npz with train_masks, or a folder of pictures.")
     numbers, given = np.zeros((len(cache.images), *cache.shape[1:]), np.uint8), np.zeros(len(cache.images), bool)
     counts = np.zeros(256, np.int64)
+    blank = np.zeros_like(given)
     for row, mask in read:
         counts += np.bincount(mask.ravel(), minlength=256)
         numbers[row], given[row] = _fitted(mask, cache), True
+        blank[row] = (numbers[row] == UNKNOWN).all()
     found = np.flatnonzero(counts).tolist()
     if values is None:
         values = found[:-1] if len(found) == num_components + 1 and found[-1] == UNKNOWN else found
@@ -113,15 +115,19 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int, value
             f"masks: {source} holds {len(values)} different numbers ({shown}), the model has {num_components} "
             "components; ask for more with --num-components, or merge numbers."
         )
-    return Masks(numbers, given, values, cache.meta["transform"]["pad"])
+    if UNKNOWN not in values:
+        given &= ~blank
+    digest = hashlib.sha256(numbers.data)
+    digest.update(given.data)
+    return Masks(numbers, given, values, digest.hexdigest()[:16], cache.meta["transform"]["pad"])
 
 
 def _read_npz(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]:
     """Rows and masks as they are in the source."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             parts = [file[name] for name in ("train_masks", "test_masks") if name in file.files]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"masks: {path} is not a readable .npz: {error}.") from error
     if not parts:
         raise InputError(f"masks: {path} holds no array train_masks.")

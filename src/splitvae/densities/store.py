@@ -72,8 +72,9 @@ def load_density(name: str, run: Path, latent_dim: int, current: bool = True) ->
             f"{path} was fitted on codes of {record['latent_dim']} variables, the model has {latent_dim}; fit it again."
         )
     if current and (run / "model").is_dir() and record.get("model_sha256") != model_hash(run / "model"):
+        split = " --split test" if record.get("split") == "test" else ""
         raise InputError(
             f"density '{name}' was fitted on the codes of another model; fit it again: "
-            f"splitvae fit {run} --density gmm --name {name}"
+            f"splitvae fit {run} --density {record['kind']} --name {name}{split}"
         )
     return cls.from_tensors(tensors), record

@@ -69,10 +69,13 @@ def iou_of_model(
     """
     rows = fixed_rows(cache, "test", n)
     rows = rows[masks.given[rows]]
+    if not len(rows):
+        return None
     K, given = model.num_components, len(masks.values)
     total, images = np.zeros((given, K)), np.zeros((given, K), np.int64)
+    occurs = np.zeros(given, bool)
     with evaluating(model):
-        for part in np.array_split(rows, -(-len(rows) // 200)) if len(rows) else []:
+        for part in np.array_split(rows, -(-len(rows) // 200)):
             x = torch.from_numpy(cache.images[part]).to(model.device).float() / 255
             predicted = model.decode(model.encode(x).mode()).weights[:, :, 0].argmax(dim=1).cpu()
             truth = torch.from_numpy(masks.components(part))
@@ -80,12 +83,11 @@ def iou_of_model(
                 values = iou(predicted == own, truth == component, truth != UNKNOWN)
                 total[component, own] += float(values.nansum())
                 images[component, own] += int((~values.isnan()).sum())
-    if not len(rows):
-        return None
+                occurs[component] |= bool((truth == component).any())
     table = total / np.maximum(images, 1)  # [given component, the model's]
     _, columns = linear_sum_assignment(table, maximize=True)
     matched = list(range(given)) if guided else columns.tolist()
-    found = [table[c, m] if images[c, m] else None for c, m in enumerate(matched)]
+    found = [float(table[c, m]) if occurs[c] else None for c, m in enumerate(matched)]
     front = [value for value in found[1:] if value is not None]
     return {
         "components": found, "foreground": sum(front) / len(front) if front else None,

@@ -145,9 +145,11 @@ def _same(what: str, written: Any, found: Any) -> Check:
 
 def _masks(run: Run, written: dict[str, Any] | None, tolerance: float) -> list[Check]:
     """The agreement with given masks, if it was with those that the run was trained with and they are at hand."""
+    if written is None:
+        return []
     with suppress(InputError):
         found = iou_of_run(run)
-        if written is not None and found is not None and found["digest"] == written["digest"]:
+        if found is not None and found["digest"] == written.get("digest"):
             kept = [[value for value in side["components"] if value is not None] for side in (written, found)]
             return _numbers("masks", {"components": kept[0]}, {"components": kept[1]}, tolerance)
     return []

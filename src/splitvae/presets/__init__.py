@@ -7,7 +7,7 @@ and five minutes.
 
 from typing import Any
 
-from splitvae.config import NEEDS, OF_MODELS, SPLITS, TrainConfig, network_fields
+from splitvae.config import NEEDS, OF_MODELS, SPLITS, TrainConfig, idle, network_fields
 from splitvae.errors import InputError, nearest
 from splitvae.presets.preset import Preset as Preset
 from splitvae.presets.small import SMALL
@@ -36,8 +36,9 @@ def resolve(preset: str | None = None, **changes: Any) -> TrainConfig:
         if option in changes and config.model not in models:
             raise InputError(f"{option} does not apply to the model {config.model}; leave it out.")
     for option, (other, value) in NEEDS.items():
-        if option in changes and getattr(config, other) != value:
-            raise InputError(f"{option} needs {other} {value}, which is {getattr(config, other)}; leave it out.")
+        if option in changes and idle(option, config):
+            need = f"{other}, and there are none" if value is None else f"{other} {value}, not {getattr(config, other)}"
+            raise InputError(f"{option} needs {need}; leave it out.")
     if config.model != "splitvae" and changes.get("num_components", 1) != 1:
         raise InputError(f"{config.model} has one component; use --model splitvae for {config.num_components}.")
     return config

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from splitvae.config import APPLIES, NEEDS, OF_MODELS, TrainConfig, check_names
+from splitvae.config import APPLIES, NEEDS, OF_MODELS, TrainConfig, check_names, idle
 from splitvae.errors import InputError
 
 
@@ -55,8 +55,8 @@ def _applicable(config: TrainConfig) -> dict[str, Any]:
     for name, models in OF_MODELS.items():
         if config.model not in models:
             values.pop(name)
-    for name, (other, value) in NEEDS.items():
-        if getattr(config, other) != value:
+    for name in NEEDS:
+        if idle(name, config):
             values.pop(name, None)
     if config.model != "splitvae":
         values.pop("num_components")

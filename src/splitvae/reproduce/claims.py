@@ -60,7 +60,11 @@ def jobs_of(
     if tuning is None:
         return [replace(job, changes=trial, mixtures=_mixtures(job)) for job in jobs for trial in trials(job)]
     best = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["best"]}
-    return [replace(job, seed=job.seed + 1, changes=best[job.system], mixtures=_mixtures(job)) for job in jobs]
+    return [
+        replace(job, seed=job.seed + 1, changes=best[job.system], mixtures=_mixtures(job))
+        for job in jobs
+        if job.system in best  # every trial of another one failed
+    ]
 
 
 def trials(job: Job) -> list[tuple[tuple[str, Any], ...]]:

@@ -98,8 +98,7 @@ def notes_of(result: dict[str, Any]) -> list[str]:
     notes = [
         f"{result['distance']}: mean ± standard deviation over {count} training seed{'s' * (seeds[-1] > 1)}, of which "
         f"densities and samples have their own; {result['images']:,} images on either side, {result['source']}; floor "
-        f"(real training images) {result['floor']:.{places_for(result['floor'])}f}; seeds one by one where they differ "
-        "by more than their mean",
+        f"(real training images) {result['floor']:.{places_for(result['floor'])}f}",
         "params with batch-norm statistics, without a second stage, and as the paper prints them; GFLOP of a training "
         "step, per image; inactive latents of each seed",
         "Gaussians in GMM: " + "; ".join(f"{k} for {', '.join(rows)}" for k, rows in sorted(gaussians.items())),

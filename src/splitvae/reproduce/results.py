@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitvae.config import TrainConfig
+from splitvae.config import NEEDS, TrainConfig, idle
 from splitvae.densities.fit import fit_density
 from splitvae.densities.store import density_names, load_density
 from splitvae.device import hardware
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 # What tables and claims read.
 RESULT_KEYS = {
-    "system", "scale", "data", "seed", "config", "parameters", "flops_per_image", "training", "latents", "densities",
-    "distance", "rows", "floor", "notes", "hardware", "changes", "split", "card",
+    "name", "system", "scale", "data", "seed", "config", "parameters", "flops_per_image", "training", "latents",
+    "densities", "distance", "rows", "floor", "notes", "hardware", "versions", "git_commit", "changes", "split", "card",
 }  # fmt: skip
 # Fields of a configuration that decide where and how it runs, and not what comes out but for its last digits.
 ELSEWHERE = {
@@ -184,9 +185,11 @@ def make_result(
         metrics="frechet", device=device, say=say, progress=progress,
     )  # fmt: skip
     result = _record(job, run, metrics)
-    # With the recipe in its name: a result of another n or an older recipe stays what it is.
-    name = f"{job.name}-{slug(extractor.name)}-{job.recipe[:8]}-{slug(result['hardware'])}.json"
-    write_json(results / name, result)
+    # With the recipe in its name, and a number where that is taken: a result of another n, of an older recipe or of an
+    # older default stays what it is.
+    name = f"{job.name}-{slug(extractor.name)}-{job.recipe[:8]}-{slug(result['hardware'])}"
+    paths = (results / f"{name}{suffix}.json" for suffix in chain([""], (f"-{i}" for i in count(2))))
+    write_json(next(path for path in paths if not path.exists()), result)
     return result
 
 
@@ -229,8 +232,8 @@ def other_recipe(job: Job, run: Run) -> str | None:
 def _difference(job: Job, own: dict[str, Any], images: int) -> str | None:
     """A field that differs between a job and a recipe of that many training images, of those that both know."""
     asked = job.config.to_dict()
-    idle = set() if asked["masks"] else {"guidance", "mask_share", "mask_repeat"}
-    for name in sorted(asked.keys() & own.keys() - (ELSEWHERE - {"seed"}) - idle):
+    unused = {name for name in NEEDS if idle(name, job.config)}
+    for name in sorted(asked.keys() & own.keys() - (ELSEWHERE - {"seed"}) - unused):
         few = name == "batch_size" and images < asked[name]  # then a batch is all of them
         if own[name] != asked[name] and not few:
             return name

@@ -60,6 +60,7 @@ def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, An
 def origin_notes(result: dict[str, Any]) -> list[str]:
     """The same in lines, for the end of a page."""
     return [
+        "values of single seeds where their spread exceeds their mean",
         f"trained on {', '.join(result['hardware'])}; {result['code']}",
         f"features: {result['features']}",
         *result["notes"],
