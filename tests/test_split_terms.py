@@ -40,8 +40,18 @@ def test_roughness_counts_changes_where_the_image_has_none():
 
 
 def test_indecision_is_the_entropy_of_each_pixel():
-    assert indecision(weights_of(chessboard())).item() == 0
+    assert indecision(weights_of(chessboard())).item() == pytest.approx(0, abs=1e-6)
     assert indecision(weights_of(torch.full((1, 4, 4), 0.5))).item() == pytest.approx(16 * math.log(2))
+
+
+def test_a_pixel_that_is_decided_to_the_last_bit_has_a_slope():
+    logits = torch.tensor([0.0, 200.0]).reshape(1, 2, 1, 1, 1).requires_grad_()
+    weights = logits.softmax(dim=1)
+    assert weights[0, 0].item() == 0
+    found = indecision(weights)
+    found.sum().backward()
+    assert found.item() == pytest.approx(0, abs=1e-6)
+    assert logits.grad.isfinite().all()
 
 
 def test_imbalance_grows_as_a_component_dies():

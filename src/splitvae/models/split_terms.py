@@ -68,6 +68,8 @@ def roughness(weights: Tensor, x: Tensor) -> Tensor:
 
 def indecision(weights: Tensor) -> Tensor:
     """The entropy of the weights, Σ_p −Σ_k w log w, in nats: (B,). 0 where one component takes each pixel whole."""
+    # The slope of −w log w is infinite at 0, where a softmax that has decided ends; its own slope there is 0.
+    weights = weights.clamp_min(torch.finfo(weights.dtype).tiny)
     return torch.special.entr(weights).sum(dim=(1, 2, 3, 4))
 
 
