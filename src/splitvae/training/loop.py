@@ -350,10 +350,10 @@ def _resumed_config(run: Run, changes: dict[str, Any]) -> TrainConfig:
                 f"{name} of {run.path} is {getattr(run.config, name)} and cannot become {changes[name]} when it is "
                 "resumed; train a new run with --out."
             )
-    if (config.masks is None) != (run.config.masks is None):
+    before, now = ("without" if given is None else "with" for given in (run.config.masks, config.masks))
+    if before != now:
         raise InputError(
-            f"{run.path} was trained {'without' if run.config.masks is None else 'with'} masks, and cannot go on "
-            f"{'with' if run.config.masks is None else 'without'} them; train a new run with --out."
+            f"{run.path} was trained {before} masks, and cannot go on {now} them; train a new run with --out."
         )
     if config.epochs < run.config.epochs:
         raise InputError(f"{run.path} was asked for {run.config.epochs} epochs; a resumed run may have more, not less.")
