@@ -54,7 +54,8 @@ class Ours:
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (10 * batch, *self.shape), dtype=np.uint8)
-        cache = ImageCache(Path(), images, {"train": np.arange(len(images))}, None, None, {})
+        sizes = np.full((len(images), 2), images.shape[-1])
+        cache = ImageCache(Path(), images, {"train": np.arange(len(images))}, None, None, {}, sizes)
         self.loader = ImageLoader(cache, "train", batch, 0, device)
         self.batches = Batches(self.loader, config, self.model.noise_shape, 1, 0)
         self.number = 0

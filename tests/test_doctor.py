@@ -206,7 +206,7 @@ def spoil(run: Path, change: Callable[[SplitVAE], Any]) -> list[Finding]:
 def test_a_healthy_run_gets_no_warning(run: Path):
     findings = examine(run)
     assert warnings(findings) == []
-    checks = ["training", "versions", "log", "data", "balance", "batch norm", "over-fitting", "latents"]
+    checks = ["training", "versions", "log", "data", "balance", "batch norm", "over-fitting", "output", "latents"]
     assert [finding.check for finding in findings] == [*checks, "variance law", "components"]
     assert named(findings, "training").text.startswith("finished: 8 epochs, 120 steps")
     assert named(findings, "data").text == "the 360 images that it was trained on"
@@ -240,6 +240,19 @@ def test_a_collapsed_posterior_is_found(run: Path):
     assert "smaller --beta (now 2)" in named(findings, "latents").remedy
 
 
+def test_an_output_layer_that_is_stuck_is_told_from_a_collapse(run: Path):
+    def blacken(model: SplitVAE) -> None:
+        model.network.decoder.head.bias[1:] = -40
+        for layer in (model.network.mean, model.network.logvar):
+            layer.weight[:] = 0
+
+    findings = spoil(run, blacken)
+    output, latents = named(findings, "output"), named(findings, "latents")
+    assert (output.level, "within 0.05 of 0 or 1" in output.text) == ("warning", True)
+    assert "--warmup-steps 200" in output.remedy
+    assert (latents.level, latents.remedy) == ("warning", "see the check of the output")
+
+
 def test_codes_far_from_the_prior_a_silent_component_and_weights_without_numbers_are_found(run: Path):
     law = named(spoil(run, lambda model: model.network.mean.weight.mul_(4)), "variance law")
     assert (law.level, "splitvae fit" in law.remedy) == ("warning", True)
@@ -263,7 +276,7 @@ def test_a_gamma_that_never_came_down_is_found(run: Path):
 
 def test_over_fitting_is_found():
     codes = DiagonalGaussian(torch.zeros(1, 1), torch.zeros(1, 1))
-    levels = [check_overfitting(Probe(codes, mse, 0.01, 0.01, torch.ones(1))).level for mse in (0.011, 0.02, 0.05)]
+    levels = [check_overfitting(Probe(codes, mse, 0.01, 0.01, torch.ones(1), 0.5)).level for mse in (0.011, 0.02, 0.05)]
     assert levels == ["ok", "note", "warning"]
 
 
@@ -310,10 +323,11 @@ def test_a_run_without_its_end_is_examined_as_far_as_it_went(run: Path):
     shutil.rmtree(run / "model")
     findings = examine_run(run)
     assert warnings(findings) == ["training"]
+    assert "ends in epoch 8 of 8" in named(findings, "training").text
     assert f"splitvae train --resume {run}" in named(findings, "training").remedy
     assert named(findings, "latents").text.startswith("4 of 4 in use near step 120")
     (run / "log.jsonl").unlink()
-    assert "ends at step 0 of 120" in named(examine_run(run), "training").text
+    assert "ends before its first line of 8" in named(examine_run(run), "training").text
 
 
 def test_other_versions_are_noted(run: Path):

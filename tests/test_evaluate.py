@@ -284,7 +284,11 @@ def test_runs_that_differ_in_their_seed_are_one_system(run: Path, tmp_path: Path
         (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
         return tmp_path / name
 
-    ours = [copy(f"ours{seed}", seed, 100 + seed) for seed in range(3)]
+    ours = [copy(f"ours{seed}", seed, 100 + seed, tracker="wandb", checkpoint_minutes=1.0 + seed) for seed in range(3)]
+    record = json.loads((ours[2] / "config.json").read_text())
+    del record["config"]["mask_scale"]  # written before there was such an option
+    record["config"]["head"] = "shared"  # and while there was one that is gone
+    (ours[2] / "config.json").write_text(json.dumps(record))
     theirs = [copy(f"theirs{seed}", seed, 110 + 1.1 * seed, beta=99.0) for seed in range(3)]
     result = compare([*ours, *theirs])
     assert [system["training_seeds"] for system in result["systems"]] == [[0, 1, 2], [0, 1, 2]]
@@ -328,6 +332,21 @@ def test_the_report_is_one_file_that_needs_nothing_else(run: Path):
         COLOUR.resize,
     ):
         assert words in text
+
+
+def test_files_that_are_passed_on_name_no_folder(run: Path, tmp_path: Path):
+    shutil.rmtree(run / "densities")
+    record = json.loads((run / "config.json").read_text())
+    record["config"]["masks"] = str(tmp_path / "masks.npz")
+    record["masks"] = {"digest": "0", "values": [0, 1]}
+    (run / "config.json").write_text(json.dumps(record))
+    said: list[str] = []
+    evaluate(run, COLOUR, metrics="frechet", say=said.append)
+    assert any(str(tmp_path / "masks.npz") in line for line in said)
+    written = (run / "metrics.json").read_text() + write_report(run).read_text()
+    assert "no density was fitted" in written
+    assert "not compared with the run's masks" in written
+    assert str(tmp_path) not in written
 
 
 def test_latent_diagnostics_equal_closed_forms():

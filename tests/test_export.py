@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
         (lambda: SplitVAE((3, 13, 24), **TINY), 2),
         pytest.param(lambda: VAE((1, 16, 16), **(TINY | {"padding": "tf-same"})), 1, marks=pytest.mark.slow),
         pytest.param(lambda: SplitVAE((1, 16, 16), num_components=3, **TINY), 3, marks=pytest.mark.slow),
-        pytest.param(lambda: SplitVAE((1, 16, 16), mask_scale=4, head="branch", **TINY), 2, marks=pytest.mark.slow),
+        pytest.param(lambda: SplitVAE((1, 16, 16), mask_scale=4, **TINY), 2, marks=pytest.mark.slow),
         pytest.param(lambda: RAE((1, 16, 16), 4, regularizer="sn", base_channels=4), 1, marks=pytest.mark.slow),
     ],
 )

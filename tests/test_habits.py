@@ -89,8 +89,13 @@ def test_a_run_from_a_recipe_file_equals_one_from_options(npz, tmp_path, splitva
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
     own = tmp_path / "a" / "config.json"  # that of a run is a recipe too
+    record = json.loads(own.read_text())
+    record["config"]["head"] = "shared"  # as an option that is gone was left alone
+    own.write_text(json.dumps(record))
     assert splitvae("train", "--config", own, "--out", tmp_path / "c") == (0, ANY, "")
     assert (tmp_path / "c" / "model" / "model.safetensors").read_bytes() == weights[0]
+    own.write_text(json.dumps(record | {"config": record["config"] | {"heads": "many"}}))
+    assert "unknown option 'heads' in --config" in splitvae("train", "--config", own, "--out", tmp_path / "d")[2]
 
 
 def test_the_command_line_goes_before_the_file(tmp_path, splitvae):

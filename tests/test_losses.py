@@ -8,7 +8,7 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splitvae import DiagonalGaussian, SplitVAE, StandardNormal
+from splitvae import DiagonalGaussian, InputError, SplitVAE, StandardNormal
 from splitvae.models.distributions import inactive_latents
 from splitvae.models.losses import DecoderVariance, balanced_loss, gamma_apart
 
@@ -107,6 +107,8 @@ def test_inactive_latents_are_counted_by_both_criteria():
 
 def test_standard_normal_scales_with_temperature_and_knows_its_density():
     prior = StandardNormal(3)
+    with pytest.raises(InputError, match="temperature must be at least 0 and finite, not nan"):
+        prior.sample(2, temperature=math.nan)
     g = torch.Generator().manual_seed(0)
     assert float(prior.sample(20_000, g, temperature=0.5).std()) == pytest.approx(0.5, abs=0.01)
     z = torch.randn(4, 3)

@@ -11,12 +11,14 @@ from conftest import TINY, pixels, tiny_options
 from PIL import Image
 
 from splitvae import Decoded, DiagonalGaussian, InputError, Run, SplitVAE, train
+from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache, prepare
 from splitvae.data.loader import ImageLoader
 from splitvae.data.masks import read_masks
 from splitvae.evaluation.mask_iou import iou, iou_of_model, iou_of_run, iou_words
 from splitvae.evaluation.verify import verify
-from splitvae.models.split_terms import UNKNOWN
+from splitvae.models.split_terms import UNKNOWN, SplitTerms
+from splitvae.training.batches import Batches
 
 
 @pytest.fixture
@@ -279,6 +281,31 @@ def test_a_model_paints_the_masks_that_it_was_given(halves: Path, tmp_path: Path
     free = Run.open(tmp_path / "free")
     assert iou_of_run(free) is None
     assert iou_of_run(free, halves)["foreground"] < guided["foreground"]
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 5), (5, 1), (2, 2)])
+def test_guidance_does_not_depend_on_how_a_batch_is_shared(halves: Path, processes: int, accumulate: int):
+    cache = prepare(halves)
+    masks = replace(read_masks(halves, cache, 2), given=np.arange(len(cache.images)) % 7 == 0)
+    loader = ImageLoader(cache, "train", 20, 0, masks=masks.components)
+    terms = SplitTerms(guidance=3.0)
+
+    def guidance(processes: int, accumulate: int) -> float:
+        config = TrainConfig(batch_size=20, accumulate=accumulate)
+        parts = [
+            part
+            for process in range(processes)
+            for part in Batches(loader, config, (2,), processes, process)(3)
+        ]  # fmt: skip
+        found = []
+        for x, _, own, guided_images in parts:
+            left = x[:, None].sigmoid()  # weights that differ from image to image
+            found.append(terms(torch.cat([left, 1 - left], dim=1), x, own, guided_images))
+        return float(torch.stack(found).mean())
+
+    whole = guidance(1, 1)
+    assert whole > 0
+    assert guidance(processes, accumulate) == pytest.approx(whole, rel=1e-5)
 
 
 def test_a_guided_run_goes_on_as_if_it_had_not_stopped(halves: Path, tmp_path: Path, splitvae):

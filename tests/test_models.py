@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitvae import VAE, InputError, SplitVAE, load_model
+from splitvae.config import TrainConfig
 from splitvae.describe import count_flops, count_parameters
 from splitvae.models.networks import padded_size, upsamplings
 
@@ -159,6 +160,20 @@ def test_images_and_latents_of_another_shape_are_refused():
         tiny().encode(torch.rand(2, 1, 16, 17))
     with pytest.raises(InputError, match=r"\(B, 4\), not \(2, 5\)"):
         tiny().decode(torch.rand(2, 5))
+
+
+def test_an_option_that_is_gone_is_read_where_it_was_as_what_is_left(tmp_path: Path):
+    tiny().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"head": "shared"}))
+    assert load_model(tmp_path).config == {k: v for k, v in config.items() if k not in ("class", "format_version")}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"head": "branch"}))
+    with pytest.raises(InputError, match="no option 'head'"):
+        load_model(tmp_path)
+    recipe = TrainConfig.from_dict({"epochs": 3, "head": "shared"})
+    assert recipe == TrainConfig(epochs=3)
+    with pytest.raises(InputError, match="unknown option 'head'"):
+        TrainConfig.from_dict({"head": "branch"})
 
 
 def test_damaged_models_are_refused_with_one_line(tmp_path: Path):

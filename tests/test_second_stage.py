@@ -227,6 +227,7 @@ def test_progress_is_told_every_epoch_and_few_codes_are_one_batch(batches):
         ({"epochs": 0}, torch.zeros(3, 2), "epochs must be at least 1"),
         ({"halve_every": 0}, torch.zeros(3, 2), "halve_every must be at least 1"),
         ({"lr": float("nan")}, torch.zeros(3, 2), "lr must be above 0 and finite, not nan"),
+        ({"gamma_lr": -1.0}, torch.zeros(3, 2), "gamma_lr must be above 0 and finite, not -1.0"),
         ({"gamma_rule": "learnt"}, torch.zeros(3, 2), "Did you mean 'learned'"),
         ({}, torch.zeros(6), r"shape \(N, D\), not \(6,\)"),
         ({}, torch.zeros(1, 2), "1 code is too few"),

@@ -147,15 +147,10 @@ def test_what_is_no_decoder_or_no_latents_gets_one_line(decoder: Any, z: Any, K:
         split(decoder, z, K)
 
 
-def test_a_vae_with_a_head_of_its_own_is_not_split():
-    with pytest.raises(InputError, match="head='shared'"):
-        split_model(VAE((1, 16, 16), **TINY, head="separate"))
-
-
 def test_only_models_of_splitvae_are_adopted_and_their_network_stays(tmp_path: Path):
     with pytest.raises(InputError, match="not this Reshaped; see register_network"):
         adopt(Reshaped(), tmp_path / "run")  # type: ignore[arg-type]
-    for changes in ({"latent_dim": 9}, {"mask_scale": 4}, {"head": "branch"}):
+    for changes in ({"latent_dim": 9}, {"mask_scale": 4}, {"base_channels": 9}):
         with pytest.raises(InputError, match=f"{min(changes)} is the model's own"):
             adopt(SplitVAE((1, 16, 16), **TINY), tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""Promises about the knobs of the split: terms on masks, coarse masks, heads, and that all are off by default."""
+"""Promises about the knobs of the split: terms on masks, coarse masks, and that all are off by default."""
 
 import math
 from pathlib import Path
@@ -103,13 +103,13 @@ def test_each_term_goes_down_its_own_way():
 
 def test_off_by_default_and_then_the_paper_bit_for_bit():
     config = resolve("mnist")
-    assert (config.split, config.mask_scale, config.head, config.masks) == ("free", 1, "shared", None)
+    assert (config.split, config.mask_scale, config.masks) == ("free", 1, None)
     assert config.split_terms() == {}
     torch.manual_seed(0)
     plain = SplitVAE((1, 16, 16), **TINY)
     torch.manual_seed(0)
-    named = SplitVAE((1, 16, 16), **TINY, mask_scale=1, split_terms={}, head="shared")
-    assert plain.config == {k: v for k, v in named.config.items() if k != "head"}
+    named = SplitVAE((1, 16, 16), **TINY, mask_scale=1, split_terms={})
+    assert plain.config == named.config
     x, noise = torch.rand(4, 1, 16, 16), torch.randn(4, TINY["latent_dim"])
     first, second = plain(x, noise), named(x, noise)
     assert "split" not in first
@@ -149,29 +149,6 @@ def test_coarse_masks_are_smooth_and_components_stay_sharp(tmp_path: Path):
         assert torch.equal(load_model(tmp_path).decode(z).x_hat, b.x_hat)
 
 
-@pytest.mark.parametrize("head", ["separate", "branch"])
-@pytest.mark.parametrize("K", [1, 2, 3])
-def test_specialised_heads_paint_from_layers_of_their_own(head, K, tmp_path: Path):
-    torch.manual_seed(0)
-    shared = SplitVAE((3, 16, 16), num_components=K, **TINY)
-    model = SplitVAE((3, 16, 16), num_components=K, head=head, **TINY).eval()
-    assert model.decode(torch.randn(2, TINY["latent_dim"])).components.shape == (2, K, 3, 16, 16)
-    counts = [sum(p.numel() for p in m.parameters()) for m in (shared, model)]
-    assert counts[1] > counts[0] if K > 1 else counts[1] == counts[0]
-    # What the last component's layers are does not matter to the others.
-    z = torch.randn(2, TINY["latent_dim"])
-    with torch.no_grad():
-        before = model.decode(z).components
-        for p in model.network.decoder.head[-1].parameters():
-            p.add_(torch.randn_like(p))
-        after = model.decode(z).components
-    assert torch.equal(before[:, :-1], after[:, :-1])
-    assert not torch.equal(before[:, -1], after[:, -1])
-    model.save_pretrained(tmp_path)
-    with torch.no_grad():
-        assert torch.equal(load_model(tmp_path).decode(z).components, after)
-
-
 # What is asked for.
 
 
@@ -193,7 +170,6 @@ def test_a_kind_of_split_is_a_name_for_values_that_go_before_it():
         ({"mask_repeat": 0}, "mask_repeat"),
         ({"split": "semantics"}, "semantic"),
         ({"model": "rae", "mask_scale": 2}, "mask_scale does not apply to the model rae"),
-        ({"network": "rae", "head": "branch"}, "head does not apply to the network rae"),
     ],
 )
 def test_what_makes_no_sense_gets_one_line(changes, words):

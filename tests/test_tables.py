@@ -1,5 +1,6 @@
 """Promises about tables 1, 3 and 4: nothing is run twice, protocols stay apart, lines say what was measured."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -49,7 +50,7 @@ def planned(out: Path, results: Path | None = None, only: list[str] = ONLY, seed
 
 def made(digits: Path, out: Path, results: Path | None = None, only: list[str] = ONLY, seeds: int = 2, **say) -> dict:
     entries, results = planned(out, results, only, seeds), results or out / "results"
-    return summarize_table("table1", "small", carry_out(entries, out, results, EXTRACTOR, str(digits), **say)[0])
+    return summarize_table("table1", carry_out(entries, out, results, EXTRACTOR, str(digits), **say)[0])
 
 
 def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_path: Path):
@@ -162,7 +163,7 @@ def test_results_of_two_protocols_make_no_table(digits: Path, tmp_path: Path):
     records = [json.loads(file.read_text()) for file in (tmp_path / "runs" / "results").iterdir()]
     records[0]["card"]["signature"] = "another"
     with pytest.raises(InputError, match="measured under 2 protocols"):
-        summarize_table("table1", "small", records)
+        summarize_table("table1", records)
 
 
 @pytest.mark.parametrize(
@@ -208,12 +209,17 @@ def test_the_lead_is_a_difference_with_its_standard_error():
     # Welch by hand: (1 + 4)² / (1² + 4²) = 25/17 degrees of freedom, whose 97.5 % quantile of Student's t is 6.1881.
     interval = pytest.approx([6 - 6.1881 * 5**0.5, 6 + 6.1881 * 5**0.5], rel=1e-4)
     assert found == {
-        "best_other": "rae", "difference": 6.0, "standard_error": error, "interval": interval, "x_hat": 5.0
+        "best_other": "rae", "others": 2, "difference": 6.0, "standard_error": error, "interval": interval, "x_hat": 5.0
     }  # fmt: skip
     told = (
         "SplitVAE is ahead by 6.00 (95 % interval -7.84 to 19.84, Welch's over training seeds); by x̂ alone it is ahead"
     )
-    assert told in lead_notes(found, "FD")[0]
+    (note,) = lead_notes(found, "FD")
+    assert told in note
+    assert "RAE, best of 2 by these very scores" in note
+    assert "not equal" not in note
+    (note,) = lead_notes(found | {"gaussians": (20, 10)}, "FD")
+    assert "not equal, 20 Gaussians for SplitVAE and 10" in note
     assert lead({"rae": [1.0]}, None) is None
     assert lead({"svae": [1.0], "rae": [1.0, 2.0]}, None)["standard_error"] is None
 
@@ -287,7 +293,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     def claim(name: str, **options: object) -> dict:
         entries = plan(jobs_of_claim(name, "mnist", n=20, **options), out, out / "results", EXTRACTOR)
         found, _ = carry_out(entries, out, out / "results", EXTRACTOR, str(digits), say=said.append)
-        return summarize_claim(name, found)
+        return summarize_claim(name, found, options.get("tuning"))
 
     components = claim("components", only=["svae"], seeds=1)
     assert not any(line.endswith(": training") for line in said)  # the run of the table serves
@@ -307,9 +313,19 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     for system in ("svae", "2s-vae"):
         own = [line for line in tuning["lines"] if line["system"] == system]
         (best,) = [line for line in own if line["best"]]
-        assert best["to_train"] == min(line["to_train"] for line in own)
+        assert best["to_train"] <= 1.01 * min(line["to_train"] for line in own)
         assert best["cells"][best["density"]]["mean"] == best["to_train"]  # cells are distances to training images
     assert any("TRAINING" in note for note in claim_notes(tuning))
+    entries = plan(jobs_of_claim("tuning", "mnist", n=20, only=["svae"], seeds=1), out, out / "results", EXTRACTOR)
+    alike = [copy.deepcopy(entry.result) for entry in entries if entry.result is not None]
+    for result in alike:  # a change must gain something
+        for row in result["rows"]:
+            row["metrics"]["frechet_distance_train"] = 5.0 - 0.01 * bool(result["changes"])
+    assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["best"]] == [{}]
+    alike[2]["rows"][-1]["metrics"]["frechet_distance_train"] = 4.9
+    assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["best"]] == [
+        alike[2]["changes"]
+    ]
 
     # Each by its best trial, with other seeds than the one that it was chosen by.
     said.clear()
@@ -318,7 +334,15 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     assert {seed for line in tuned["lines"] for seed in line["seeds"]} == {1, 2}
     best = {line["system"]: line["changes"] for line in tuning["lines"] if line["best"]}
     assert {line["system"]: line["changes"] for line in tuned["lines"]} == best
+    chosen = {line["system"]: (line["output"], line["density"]) for line in tuning["lines"] if line["best"]}
+    assert {line["system"]: (line["output"], line["density"]) for line in tuned["lines"]} == chosen
+    assert not any("clean, " in line for line in said)  # distances to test images are in the table alone
+    assert not any("only the seeds" in note for note in claim_notes(tuned))
+    lines = [line | {"seeds": [2]} if line["system"] == "svae" else line for line in tuned["lines"]]
+    assert any("SplitVAE, " in n and n.endswith("only the seeds 2") for n in claim_notes(tuned | {"lines": lines}))
     assert all(len(line["score"]) == 2 for line in tuned["lines"])
+    with pytest.raises(InputError, match="pass the summary of a tuning"):
+        jobs_of_claim("tuned", "mnist", n=20)
     lost = tuning | {"lines": [line for line in tuning["lines"] if line["system"] != "svae"]}  # its trials failed
     jobs = jobs_of_claim("tuned", "mnist", n=20, only=["svae", "2s-vae"], tuning=lost)
     assert {job.system for job in jobs} == {"2s-vae"}
@@ -385,16 +409,16 @@ def test_committed_results_are_found_by_the_command_that_made_them(splitvae, tmp
 
 def test_splits_compare_variants_of_one_recipe(digits: Path, tmp_path: Path, splitvae):
     options = ["--data", digits, "--out", tmp_path / "runs", "--extractor", EXTRACTOR, "--n", 20, "--seeds", 2]
-    status, out, err = splitvae("reproduce", "splits", "--only", "K = 1,K = 3,semantic,branch heads", *options)
+    status, out, err = splitvae("reproduce", "splits", "--only", "K = 1,K = 3,semantic,balanced masks", *options)
     assert (status, err) == (0, "")
     assert "smoothness" in out
-    name = "splits-mnist-small-k-1-k-3-semantic-branch-heads-mnist-classifier-2-seeds-20-images"
+    name = "splits-mnist-small-k-1-k-3-semantic-balanced-masks-mnist-classifier-2-seeds-20-images"
     assert (tmp_path / "runs" / f"{name}.png").exists()
     assert "do not compare" not in out  # which is said of the paper's protocol
     results = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "results").iterdir()]
     found = summarize_splits(results)
     lines = {line["variant"]: line for line in found["lines"]}
-    assert set(lines) == {"K = 1", "K = 3", "semantic", "branch heads"}
+    assert set(lines) == {"K = 1", "K = 3", "semantic", "balanced masks"}
     assert set(lines["K = 1"]["cells"]) == {"REC", "x_hat", "mse", "inactive"}
     assert {"x1", "x2", "x3", "mix", "smoothness"} <= set(lines["K = 3"]["cells"])
     assert all(len(line["cells"]["x_hat"]["values"]) == 2 for line in lines.values())

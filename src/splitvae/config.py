@@ -21,6 +21,13 @@ RECORDS = Parameter(group=Group("Records", sort_key=6))
 Network = Literal[
     "split-vae", "rae", "rae-normed", "rae-normed-4x4", "infogan", "wae", "resnet", "resnet-normed", "resnet-light"
 ]
+# Options that decide where and how a training runs, and not what comes out but for its last digits.
+ELSEWHERE = {
+    "data", "device", "precision", "compile", "quiet", "checkpoint_minutes", "checkpoint_every", "snapshot_every",
+    "log_every", "tracker",
+}  # fmt: skip
+# Options that are gone, and the value that what is left does: what was written with it is read as before.
+RETIRED = {"head": "shared"}
 REGISTERED: set[str] = set()  # names of networks of one's own, see ``models/foreign.py``
 # Options that only some networks have.
 APPLIES = {
@@ -28,7 +35,6 @@ APPLIES = {
     "blocks_per_scale": ("split-vae",),
     "depth_per_block": ("split-vae",),
     "padding": ("split-vae",),
-    "head": ("split-vae",),
     "num_scales": ("split-vae", "resnet"),
     "embedding_dim": ("split-vae", "resnet", "infogan"),
 }
@@ -112,9 +118,6 @@ class TrainConfig:
     """Width of the dense block between convolutions and latents."""
     padding: Annotated[Literal["torch", "tf-same"], NETWORK] = "torch"
     """"tf-same" pads as TensorFlow does; for weights from Keras."""
-    head: Annotated[Literal["shared", "separate", "branch"], NETWORK] = "shared"
-    """Whether all maps share the decoder's last layers, as in the paper, or masks and components have their own: the
-    last blocks ("separate"), and the last up-sampling too ("branch")."""
     batch_norm_momentum: Annotated[float, NETWORK] = 0.05
     """Weight of the new batch in batch norm's running statistics; .001 = the paper, for runs of many epochs."""
 
@@ -283,6 +286,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> "TrainConfig":
         """From a flat dict; unknown keys are refused."""
+        values = without_retired(values)
         check_names(values, where)
         return cls(**values)
 
@@ -291,6 +295,11 @@ class TrainConfig:
         check_names(changes, "an option")
         places = {name: str(changes[name]) for name in ("data", "masks") if isinstance(changes.get(name), Path)}
         return replace(self, **changes | places)
+
+
+def without_retired(values: dict[str, Any]) -> dict[str, Any]:
+    """Recorded values without options of ``RETIRED`` that are as what is left; others stay, to be refused by name."""
+    return {name: value for name, value in values.items() if name not in RETIRED or RETIRED[name] != value}
 
 
 def idle(option: str, config: TrainConfig) -> bool:

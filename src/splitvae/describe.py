@@ -190,7 +190,7 @@ def published_lines(preset: str) -> list[str]:
 def objective(config: TrainConfig) -> str:
     """The loss of a configuration as a formula."""
     if config.variational:
-        learned = " + (D/2)·log γ" * (config.gamma_rule == "learned")
+        learned = " + (N/2)·log γ" * (config.gamma_rule == "learned")
         return f"SSE/(2γ){learned} + {config.beta:g}·KL, γ by {config.gamma_rule}"
     terms = ["MSE"] + [f"{config.embedding_weight:g}·mean z²"] * (config.model != "ae")
     if config.model == "rae-gp":

@@ -27,7 +27,7 @@ TAGS = ("splitvae", "variational-autoencoder", "vae", "image-generation")
 TOLD = ("model", "network", "latent_dim", "num_components", "beta", "gamma_rule", "epochs", "batch_size", "lr",
         "lr_schedule", "seed")  # fmt: skip
 # Told where they are not the paper's: they make it another model.
-OF_SPLITS = ("head", "split", "mask_scale", "mask_smoothness", "mask_decisiveness", "mask_balance")
+OF_SPLITS = ("split", "mask_scale", "mask_smoothness", "mask_decisiveness", "mask_balance")
 
 
 def push_to_hub(run: "Run | str | Path", repo_id: str, private: bool = False, token: str | None = None) -> str:
@@ -111,7 +111,8 @@ def model_card(run: Run, repo_id: str) -> str:
     if model.num_components > 1:
         what += f", whose output is a learned blend of {model.num_components} images"
     config = run.config.to_dict()
-    shown = [name for name in TOLD if run.config.variational or name not in ("beta", "gamma_rule", "num_components")]
+    shown = [name for name in TOLD if run.config.variational or name not in ("beta", "gamma_rule")]
+    shown = [name for name in shown if name != "num_components" or model.num_components > 1]
     shown += [name for name in OF_SPLITS if getattr(run.config, name) != getattr(TrainConfig, name)]
     shown += ["guidance", "mask_share", "mask_repeat"] if "guidance" in run.config.split_terms() else []
     density = "normal" if metrics is None else best_density(run, metrics)

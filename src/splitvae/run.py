@@ -236,7 +236,7 @@ def write_record(
         "data": data,
         "machine": {"python": sys.version.split()[0], "system": platform.platform(), **machine},
         "versions": {name: version(name) for name in names},
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
     }
     if origin is not None:
         record["origin"] = origin
@@ -245,7 +245,7 @@ def write_record(
     write_json(run.path / "config.json", record)
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Commit of the checkout that this code runs from, with "-dirty" for changed files; None = no checkout."""
     here = Path(__file__).parent
     try:

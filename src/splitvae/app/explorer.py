@@ -19,7 +19,7 @@ from splitvae.errors import InputError, SplitVAEError, nearest
 from splitvae.evaluation.evaluate import best_density
 from splitvae.evaluation.latents import diagnose_latents
 from splitvae.evaluation.verify import read_metrics
-from splitvae.models.autoencoder import Autoencoder, Decoded
+from splitvae.models.autoencoder import Autoencoder, Decoded, decode_all
 from splitvae.models.distributions import DiagonalGaussian
 from splitvae.models.pretrained import load_model
 from splitvae.run import Run, is_run
@@ -127,8 +127,7 @@ class Explorer:
         """Latents (N, D) → the blend, components and weights, on the CPU."""
         if not z.isfinite().all():
             raise InputError("The latents must be finite numbers.")
-        parts = [self.model.decode(part.to(self.model.device)) for part in z.split(BATCH)]
-        return Decoded(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
+        return Decoded(*(tensor.cpu() for tensor in decode_all(self.model, z, BATCH)))
 
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Commands that make or take apart images, and the codes of images: sample, decompose, encode."""
+"""Commands that make or take apart images, and the codes of images: sample, decompose, encode, interpolate,
+compose."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -114,10 +115,10 @@ def decompose(
     if image:
         x = read_images(image, model.image_shape, *preparation(run))
     else:
-        from splitvae.data.loader import ImageLoader
+        from splitvae.data.loader import fixed_images
         from splitvae.run import Run
 
-        x = ImageLoader(Run.open(run).at(data).trained_data, "test", 1, 0).fixed(n)
+        x = fixed_images(Run.open(run).at(data).trained_data, "test", n)
     with torch.inference_mode():
         z = model.encode(x.to(model.device)).mode()
     _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x, titles)
@@ -230,17 +231,6 @@ def read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: 
     return torch.from_numpy(np.stack(images)).float() / 255
 
 
-def decode_all(model: Any, z: Any) -> Any:
-    """Latents (N, D) decoded in batches, as one ``Decoded``."""
-    import torch
-
-    from splitvae.models.autoencoder import Decoded
-
-    with torch.inference_mode():
-        parts = [model.decode(part.to(model.device)) for part in z.split(500)]
-    return Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
 TITLES = {
     "x": "image", "foreground": "A", "background": "B", "layer": "of A", "rest": "rest of B",
     "recombined": "together",
@@ -271,6 +261,7 @@ def _write_decoded(
     model: Any, z: Any, output: Output, out: Path, generator: Any, x: Any = None, titles: bool = False
 ) -> None:
     """Decode latents and write the outputs that were asked for; ``x`` is a first row of originals."""
+    from splitvae.models.autoencoder import decode_all
     from splitvae.pictures import mix, rows_of
 
     K = model.num_components

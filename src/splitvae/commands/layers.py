@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from splitvae.commands.app import app, existing, preparation
-from splitvae.commands.images import check_out, decode_all, read_images, write_rows
+from splitvae.commands.images import check_out, read_images, write_rows
 from splitvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def layers(
         raise InputError(f"cannot write {out.name}: layers are many files; use a folder, or a name that ends in .npz.")
     from splitvae.compositing import layers as rgba
     from splitvae.compositing import with_on_top
+    from splitvae.models.autoencoder import decode_all
     from splitvae.pictures import save_images
 
     model = _split_model(run, device)
@@ -102,7 +103,7 @@ def recombine(
     if len(files) == 1:
         raise InputError("a foreground needs a background: name two image files, or none.")
     from splitvae import compositing
-    from splitvae.models.autoencoder import Decoded
+    from splitvae.models.autoencoder import Decoded, decode_all
 
     model = _split_model(run, device)
     k = _number("--component", component, model.num_components) - 1
@@ -151,7 +152,7 @@ def _latents(
     """
     import torch
 
-    from splitvae.data.loader import ImageLoader
+    from splitvae.data.loader import fixed_images
     from splitvae.densities.store import load_density
     from splitvae.run import Run
 
@@ -167,7 +168,7 @@ def _latents(
     if files:
         x = read_images(files, model.image_shape, *preparation(run))
     else:
-        x = ImageLoader(Run.open(run).at(data).trained_data, "test", 1, 0).fixed(count)
+        x = fixed_images(Run.open(run).at(data).trained_data, "test", count)
         if len(x) < images_each:
             raise InputError(f"the data has {len(x)} test image; name image files, or draw samples: --density normal.")
     with torch.inference_mode():

@@ -41,7 +41,7 @@ def reproduce(
 
     latents: whether the split permits more of them. components: what the number of Gaussians does to each system.
     tuning: as many trials for every system, judged on training images, seed 0 alone. tuned: each by its best trial.
-    splits: what the number of components, the knobs of the split and the heads do.
+    splits: what the number of components and the knobs of the split do.
 
     Args:
         what: Which.
@@ -85,18 +85,20 @@ def reproduce(
     from splitvae.pictures import save_picture
     from splitvae.reports.plots import save_plot
     from splitvae.reports.terminal import print_table
-    from splitvae.reproduce import claims, render, render_claims, splits, tables
+    from splitvae.reproduce.answers import answer, jobs_for
     from splitvae.reproduce.plan import Planned, carry_out, plan
+    from splitvae.reproduce.render import markdown, terminal_table
     from splitvae.reproduce.results import slug
     from splitvae.reproduce.samples import samples_picture
+    from splitvae.reproduce.tables import TABLES
 
     if results is None:
         results = RESULTS if RESULTS.is_dir() else out / "results"
     usual = 1 if what == "tuning" else 3
     seeds = usual if seeds is None else seeds
     systems = None if only is None else list(dict.fromkeys(name.strip() for name in only.split(",")))
-    if on is not None and what in tables.TABLES:
-        raise InputError(f"--on does not apply to {what}, whose data set is {tables.TABLES[what][0]}; leave it out.")
+    if on is not None and what in TABLES:
+        raise InputError(f"--on does not apply to {what}, whose data set is {TABLES[what][0]}; leave it out.")
     if only is not None and what == "latents":
         raise InputError("--only does not apply to latents, which is about svae and vae; leave it out.")
     on = on or "mnist"
@@ -113,6 +115,7 @@ def reproduce(
         bar.update(task, completed=done, total=total)
 
     failed: dict[str, str] = {}
+    tuning: dict[str, Any] | None = None
 
     def made(planned: list[Planned]) -> list[dict[str, Any]]:
         try:
@@ -127,21 +130,21 @@ def reproduce(
     # A name for each set of choices, so that none replaces another's table.
     choices = [slug(system) for system in systems or []] + [slug(canonical_name(extractor))]
     choices += [f"{seeds}-seeds"] * (seeds != usual) + ([] if n is None else [f"{n}-images"])
-    name = "-".join([what, *([] if what in tables.TABLES else [on]), scale, *choices])
-    if what in tables.TABLES:
-        planned = plan(tables.jobs_of(what, scale, systems, seeds, n), out, results, extractor)
-    elif what == "splits":
-        planned = plan(splits.jobs_of(on, scale, systems, seeds, n), out, results, extractor)
-    elif what != "tuned":
-        planned = plan(claims.jobs_of(what, on, scale, systems, seeds, n), out, results, extractor)
+    name = "-".join([what, *([] if what in TABLES else [on]), scale, *choices])
+
+    def planned_for(what: str, seeds: int) -> list[Planned]:
+        return plan(jobs_for(what, on, scale, systems, seeds, n, tuning), out, results, extractor)
+
+    if what != "tuned":
+        planned = planned_for(what, seeds)
     else:  # by the best trials of a tuning, which comes first
-        planned = plan(claims.jobs_of("tuning", on, scale, systems, 1, n), out, results, extractor)
+        planned = planned_for("tuning", 1)
         tuned = all(entry.state == "finished" for entry in planned)
         if finished and not tuned:
             raise InputError("the tuning, which comes first, is not finished: leave --finished out.")
         if tuned or not dry_run:
-            tuning = claims.summarize_claim("tuning", made(planned))
-            planned = plan(claims.jobs_of("tuned", on, scale, systems, seeds, n, tuning), out, results, extractor)
+            tuning = answer("tuning", made(planned)).result
+            planned = planned_for("tuned", seeds)
     if dry_run:
         for entry in planned:
             config = entry.job.config
@@ -160,29 +163,21 @@ def reproduce(
         planned = [entry for entry in planned if entry.result is not None]
         if not planned:
             raise InputError(f"nothing is finished in {results}: leave --finished out.")
-    found = made(planned)
-    if what in tables.TABLES:
-        result = tables.summarize_table(what, scale, found)
-        title, notes = render.table_title(result), render.notes_of(result)
-        shown, picture = render.tables_of(result), render.table_plot
-    elif what == "splits":
-        result = splits.summarize_splits(found)
-        title, notes = f"{what}, {on}, {scale}", splits.split_notes(result)
-        shown, picture = {"": splits.split_rows(result)}, splits.split_plot
-    else:
-        result = claims.summarize_claim(what, found)
-        title, notes = f"{what}, {on}, {scale}", render_claims.claim_notes(result)
-        shown, picture = {"": render_claims.claim_rows(result)}, render_claims.claim_plot
-    notes += notes_of_missing + [f"failed, and in no mean: {name}: {why}" for name, why in failed.items()]
-    for heading, (headings, rows) in shown.items():
-        print_table(console, render.terminal_table(heading or title, headings, rows))
+    found = answer(what, made(planned), tuning)
+    notes = [
+        *found.notes,
+        *notes_of_missing,
+        *(f"failed, and in no mean: {name}: {why}" for name, why in failed.items()),
+    ]
+    for heading, (headings, rows) in found.tables.items():
+        print_table(console, terminal_table(heading or found.title, headings, rows))
     for note in notes:
         console.print(note, soft_wrap=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.md").write_text(render.markdown(title, shown, notes), encoding="utf-8")
-    save_plot(picture(result), out / f"{name}.png")
     written = [out / f"{name}.md", out / f"{name}.png"]
-    samples = samples_picture(result, [entry.job for entry in planned], out) if what in tables.TABLES else None
+    written[0].write_text(markdown(found.title, found.tables, notes), encoding="utf-8")
+    save_plot(found.plot, written[1])
+    samples = samples_picture(found.result, [entry.job for entry in planned], out) if what in TABLES else None
     if samples is not None:
         written.append(out / f"{name}-samples.png")
         save_picture(samples, written[-1])

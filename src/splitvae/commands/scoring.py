@@ -1,4 +1,4 @@
-"""Commands that measure: score."""
+"""The command that measures two sets of images, whoever made them: score."""
 
 from pathlib import Path
 from typing import Literal

@@ -26,7 +26,7 @@ from splitvae.data.sources import Source, Split, find_source
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.files import read_json
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 CHUNK = 512  # pictures decoded between two writes
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 10_000
 
@@ -42,7 +42,7 @@ class ImageCache:
         labels: (N,) int64; None = the source has none.
         names: N file names relative to their split; None = the source has none.
         meta: shape, counts, content hash, source, and the transform that was applied.
-        sizes: (N, 2), width and height of each picture before the transform; None = prepared by an older version.
+        sizes: (N, 2), width and height of each picture before the transform.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class ImageCache:
     labels: np.ndarray | None
     names: list[str] | None
     meta: dict[str, Any]
-    sizes: np.ndarray | None = None
+    sizes: np.ndarray
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -61,7 +61,7 @@ class ImageCache:
     @classmethod
     def open(cls, path: Path) -> "ImageCache":
         """Open the cache in the directory ``path``."""
-        labels, names, sizes = path / "labels.npy", path / "names.json", path / "sizes.npy"
+        labels, names = path / "labels.npy", path / "names.json"
         return cls(
             path,
             np.load(path / "images.npy", mmap_mode="r"),
@@ -70,7 +70,7 @@ class ImageCache:
             np.load(labels) if labels.exists() else None,
             json.loads(names.read_text(encoding="utf-8")) if names.exists() else None,
             read_json(path / "meta.json", "not a data cache"),
-            np.load(sizes) if sizes.exists() else None,
+            np.load(path / "sizes.npy", mmap_mode="r"),
         )
 
 

@@ -31,6 +31,11 @@ def fixed_rows(cache: ImageCache, split: str, n: int) -> np.ndarray:
     return rows[_fixed(len(rows), n).numpy()]
 
 
+def fixed_images(cache: ImageCache, split: str, n: int, device: torch.device | str = "cpu") -> Tensor:
+    """The images of ``fixed_rows``: (min(n, N), C, H, W) float32 in [0, 1]."""
+    return ImageLoader(cache, split, 1, 0, device, resident=False).fixed(n)
+
+
 class ImageLoader:
     """Shuffled batches of one split; the last partial batch of an epoch is dropped.
 

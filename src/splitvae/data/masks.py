@@ -186,8 +186,7 @@ def _read_mask(file: Path) -> np.ndarray:
 def _checked(mask: np.ndarray, cache: ImageCache, row: int, what: str) -> np.ndarray:
     """The mask, if it has the size of its image as it was or as it is prepared."""
     H, W = mask.shape
-    before = cache.meta["original_sizes"] if cache.sizes is None else [cache.sizes[row].tolist()]
-    sizes = [*before, list(cache.shape[:0:-1])]  # (width, height)
+    sizes = [cache.sizes[row].tolist(), list(cache.shape[:0:-1])]  # (width, height)
     if [W, H] not in sizes:
         shown = " or ".join(dict.fromkeys(f"{height}×{width}" for width, height in sizes))
         raise InputError(f"masks: {what}: {H}×{W} pixels, the images {shown} (height × width).")

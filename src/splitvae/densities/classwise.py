@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitvae.densities.gaussian_mixture import GaussianMixture, as_latents
+from splitvae.densities.checks import as_latents, check_draw
+from splitvae.densities.gaussian_mixture import GaussianMixture
 from splitvae.errors import InputError
 
 
@@ -89,8 +90,7 @@ class ClasswiseGaussianMixture:
     ) -> tuple[Tensor, Tensor]:
         """As ``sample`` from all classes, with the class of each latent: (n, D) float32 and (n,) int64."""
         self._check_fitted()
-        if n < 1:
-            raise InputError(f"the number of samples must be at least 1, not {n}.")
+        check_draw(n, temperature)
         place = "cpu" if generator is None else generator.device
         drawn = torch.multinomial(self.class_weights_.to(place), n, replacement=True, generator=generator)
         means = self.mixtures_[0].means_

@@ -11,12 +11,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from splitvae.densities.gaussian_mixture import as_latents
+from splitvae.densities.checks import as_latents, check_at_least_one, check_draw, check_rates
 from splitvae.densities.trained import (
     as_posterior,
-    check_at_least_one,
-    check_draw,
-    check_learning_rate,
     derived,
     finite_loss,
     load_state,
@@ -75,7 +72,7 @@ class AutoregressiveFlow:
         check_at_least_one(
             transforms=transforms, hidden_dim=hidden_dim, depth=depth, epochs=epochs, batch_size=batch_size
         )
-        check_learning_rate(lr)
+        check_rates(lr=lr)
         self.transforms, self.hidden_dim, self.depth = transforms, hidden_dim, depth
         self.epochs, self.batch_size, self.lr, self.device = epochs, batch_size, lr, device
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splitvae.densities.checks import as_latents, check_draw
 from splitvae.densities.known_distances import NEGLIGIBLE, KnownDistances
 from splitvae.errors import InputError, nearest
-from splitvae.models.distributions import DiagonalGaussian
 
 _LEARNED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "converged_", "lower_bounds_")
 
@@ -157,10 +157,7 @@ class GaussianMixture:
             z (n, D) float32 on the device of the fit.
         """
         self._check_fitted()
-        if n < 1:
-            raise InputError(f"the number of samples must be at least 1, not {n}.")
-        if not 0 <= temperature < math.inf:
-            raise InputError(f"temperature must be at least 0 and finite, not {temperature}.")
+        check_draw(n, temperature)
         # Drawn where the generator lives, so that a CPU generator gives the same z on every device.
         place = self.means_.device if generator is None else generator.device
         component = torch.multinomial(self.weights_.to(place), n, replacement=True, generator=generator)
@@ -393,32 +390,6 @@ class GaussianMixture:
     def _check_fitted(self) -> None:
         if not hasattr(self, "weights_"):
             raise InputError("this mixture is not fitted; call fit(codes) first.")
-
-
-def as_latents(codes: Any, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Tensor:
-    """Codes of any accepted kind as one finite tensor.
-
-    Args:
-        codes: a posterior (its means are taken), a tensor or an array, (N, D).
-        device: None = where the codes are.
-        dtype: None = the codes' own if that is float64, else float32.
-
-    Raises:
-        InputError: another shape, or a code that is not finite.
-    """
-    if isinstance(codes, DiagonalGaussian):
-        codes = codes.mean
-    if not isinstance(codes, Tensor):
-        codes = torch.from_numpy(np.require(codes, requirements=["C", "W"]))
-    dtype = dtype or (torch.float64 if codes.dtype == torch.float64 else torch.float32)
-    x = codes.detach().to(device=device, dtype=dtype)
-    if x.ndim != 2 or 0 in x.shape:
-        raise InputError(f"codes must have the shape (N, D), not {tuple(x.shape)}.")
-    for number, part in enumerate(x.split(65536)):  # in parts: a mask of everything would take a quarter of the codes
-        if not (finite := part.isfinite().all(dim=1)).all():
-            bad = 65536 * number + int(finite.int().argmin())
-            raise InputError(f"code {bad} is not finite; leave it out or look for a diverged encoder.")
-    return x
 
 
 def _precise(x: Tensor) -> torch.dtype:

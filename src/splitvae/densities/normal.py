@@ -6,6 +6,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from splitvae.densities.checks import check_draw
 from splitvae.errors import InputError
 
 
@@ -43,8 +44,7 @@ class StandardNormal:
 
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw z ~ N(0, temperature²·I), (n, D)."""
-        if n < 1:
-            raise InputError(f"the number of samples must be at least 1, not {n}.")
+        check_draw(n, temperature)
         device = None if generator is None else generator.device
         return temperature * torch.randn(n, self.latent_dim, generator=generator, device=device)
 

@@ -13,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from splitvae.densities.checks import check_at_least_one, check_draw, check_rates
 from splitvae.densities.trained import (
     as_posterior,
-    check_at_least_one,
-    check_draw,
-    check_learning_rate,
     derived,
     finite_loss,
     load_state,
@@ -143,8 +141,7 @@ class SecondStageVAE:
         check_at_least_one(depth=depth, hidden_dim=hidden_dim, epochs=epochs, batch_size=batch_size)
         if halve_every is not None:
             check_at_least_one(halve_every=halve_every)
-        check_learning_rate(lr)
-        check_learning_rate(gamma_lr)
+        check_rates(lr=lr, gamma_lr=gamma_lr)
         if gamma_rule not in ("learned", "clamped-ema"):
             raise InputError(f"gamma_rule '{gamma_rule}' is unknown.{nearest(gamma_rule, ['learned', 'clamped-ema'])}")
         self.depth, self.hidden_dim = depth, hidden_dim

@@ -1,4 +1,4 @@
-"""What every density that is trained by steps needs: resampled batches, a generator of its own, checks."""
+"""What every density that is trained by steps needs: resampled batches, and a generator of its own."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from splitvae.densities.gaussian_mixture import as_latents
+from splitvae.densities.checks import as_latents
 from splitvae.errors import InputError
 from splitvae.models.distributions import DiagonalGaussian
 
@@ -59,24 +59,3 @@ def load_state(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise InputError(f"the tensors hold no {what}: {str(error).splitlines()[-1].strip()}") from error
-
-
-def check_at_least_one(**counts: int) -> None:
-    """Refuse a count below 1, by its name."""
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}.")
-
-
-def check_learning_rate(lr: float) -> None:
-    """Refuse a learning rate that is not positive and finite."""
-    if not 0 < lr < math.inf:
-        raise InputError(f"lr must be above 0 and finite, not {lr}.")
-
-
-def check_draw(n: int, temperature: float) -> None:
-    """Refuse what cannot be sampled."""
-    if n < 1:
-        raise InputError(f"the number of samples must be at least 1, not {n}.")
-    if not 0 <= temperature < math.inf:
-        raise InputError(f"temperature must be at least 0 and finite, not {temperature}.")

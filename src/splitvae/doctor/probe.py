@@ -10,7 +10,7 @@ from torch import Tensor
 from splitvae.codes import encode_rows
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
-from splitvae.data.loader import ImageLoader, seeded
+from splitvae.data.loader import ImageLoader, fixed_rows
 from splitvae.device import pick_device
 from splitvae.doctor.findings import Finding
 from splitvae.models.autoencoder import Autoencoder
@@ -18,6 +18,7 @@ from splitvae.models.distributions import DiagonalGaussian, inactive_latents
 
 ENCODED, DECODED = 2_000, 300  # test images; and images of each split, because decoding costs four times as much
 STALE = 1.2  # mse with stored over mse with fresh batch-norm statistics
+SATURATED = 0.05  # distance of a value from 0 or 1 below which hardly any gradient comes through the sigmoid
 SILENT = 0.01  # mean weight of a component that carries nothing
 LAW_NOTE, LAW_WARNING = 0.15, 0.4  # distance of the variance law from 1
 OVERFIT_NOTE, OVERFIT_WARNING = 1.5, 3.0  # mse of test over training images
@@ -32,6 +33,7 @@ class Probe:
         test_mse, train_mse: on up to 300 images of each split.
         fresh_mse: as ``train_mse``, on the same images, with the batch's own statistics in batch norm.
         weights: (K,) mean weight of each component over pixels and test images.
+        greyest: the largest distance of any value of any component from both 0 and 1, on the same test images.
     """
 
     codes: DiagonalGaussian
@@ -39,6 +41,7 @@ class Probe:
     train_mse: float
     fresh_mse: float
     weights: Tensor
+    greyest: float
 
 
 @torch.no_grad()
@@ -47,26 +50,25 @@ def probe(model: Autoencoder, cache: ImageCache) -> Probe:
     device = pick_device()
     model = copy.deepcopy(model).to(device).eval()
     train, test = (ImageLoader(cache, split, 1, 0, device, resident=False) for split in ("train", "test"))
-
-    chosen = torch.randperm(len(test.rows), generator=seeded(0, "fixed", 0))[:ENCODED]
-    codes = encode_rows(model, cache, test.rows[chosen.numpy()])
-    test_mse, weights = _reconstruct(model, test)
-    train_mse, _ = _reconstruct(model, train)
+    codes = encode_rows(model, cache, fixed_rows(cache, "test", ENCODED))
+    test_mse, weights, greyest = _reconstruct(model, test)
+    train_mse, *_ = _reconstruct(model, train)
     model.train()
-    fresh_mse, _ = _reconstruct(model, train)
-    return Probe(codes, test_mse, train_mse, fresh_mse, weights)
+    fresh_mse, *_ = _reconstruct(model, train)
+    return Probe(codes, test_mse, train_mse, fresh_mse, weights, greyest)
 
 
-def _reconstruct(model: Autoencoder, loader: ImageLoader) -> tuple[float, Tensor]:
-    """(mse, mean weights) on fixed images of a loader."""
-    errors, weights = [], []
+def _reconstruct(model: Autoencoder, loader: ImageLoader) -> tuple[float, Tensor, float]:
+    """(mse, mean weights, greyest value) on fixed images of a loader."""
+    errors, weights, greyest = [], [], 0.0
     for i, x in enumerate(loader.fixed_batches(DECODED)):
         if i and len(x) < 50:  # the statistics of a short tail are those of other images
             continue
         decoded = model.decode(model.encode(x).mode())
         errors.append((decoded.x_hat - x).square().mean(dim=(1, 2, 3)))
         weights.append(decoded.weights.mean(dim=(2, 3, 4)))
-    return float(torch.cat(errors).mean()), torch.cat(weights).mean(dim=0).cpu()
+        greyest = max(greyest, float(torch.minimum(decoded.components, 1 - decoded.components).max()))
+    return float(torch.cat(errors).mean()), torch.cat(weights).mean(dim=0).cpu(), greyest
 
 
 def check_model(found: Probe, config: TrainConfig) -> list[Finding]:
@@ -78,7 +80,8 @@ def check_model(found: Probe, config: TrainConfig) -> list[Finding]:
                 f"train it again with a smaller rate, such as --lr {config.lr / 10:g}",
             )
         ]  # fmt: skip
-    findings = [check_batch_norm(found, config), check_overfitting(found), check_latents(found, config)]
+    findings = [check_batch_norm(found, config), check_overfitting(found), check_output(found)]
+    findings.append(check_latents(found, config))
     if found.codes.logvar.isfinite().all():  # a deterministic encoder has no variance
         findings.append(check_variance_law(found))
     return findings + ([check_components(found)] if len(found.weights) > 1 else [])
@@ -110,6 +113,20 @@ def check_overfitting(found: Probe) -> Finding:
     )  # fmt: skip
 
 
+def check_output(found: Probe) -> Finding:
+    """Whether the output layer still passes a gradient: a sigmoid that is 0 or 1 everywhere does not.
+
+    Then all images are black (or white) whatever the code says, no smaller β helps, and the latents fall idle.
+    """
+    if found.greyest > SATURATED:
+        return Finding("output", "ok", "reconstructions have values between black and white")
+    return Finding(
+        "output", "warning", f"every value of every reconstruction is within {SATURATED:g} of 0 or 1: the output layer "
+        "is stuck, and nothing more is learned",
+        "train anew with --warmup-steps 200, a smaller --lr or another --seed; a smaller --beta does not help",
+    )  # fmt: skip
+
+
 def check_latents(found: Probe, config: TrainConfig) -> Finding:
     """How many latent variables carry no information, by the variance of their mean.
 
@@ -125,9 +142,10 @@ def check_latents(found: Probe, config: TrainConfig) -> Finding:
     if inactive == D:
         measured = config.gamma_init == "first-batch" or not config.variational
         start = "" if measured else ", or --gamma-init first-batch"
+        stuck = found.greyest <= SATURATED
         return Finding(
             "latents", "warning", f"{text}: codes tell nothing of the image{collapse}",
-            f"more --epochs, {less_pressure(config)}{start}",
+            "see the check of the output" if stuck else f"more --epochs, {less_pressure(config)}{start}",
         )  # fmt: skip
     if inactive > D / 2:
         enough = max(2, math.ceil(1.25 * (D - inactive)))

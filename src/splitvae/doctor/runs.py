@@ -59,10 +59,9 @@ def check_finished(run: Run, log: list[dict[str, Any]]) -> Finding:
         return Finding("training", "ok", f"finished: {counted(epochs, 'epoch')}, {steps:,} steps, {time}")
     if "origin" in run.record and not log:
         return Finding("training", "ok", f"none here: the weights come from {run.record['origin']['from']}")
-    total = epochs * (run.record["data"]["counts"]["train"] // run.config.batch_size)
-    step = log[-1]["step"] if log else 0
+    where = f"in epoch {log[-1]['epoch'] + 1}" if log else "before its first line"
     return Finding(
-        "training", "warning", f"stopped, or still running: the log ends at step {step:,} of {total:,}",
+        "training", "warning", f"stopped, or still running: the log ends {where} of {epochs}",
         f"if it is not running, go on: splitvae train --resume {run.path}",
     )  # fmt: skip
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from splitvae.data.cache import ImageCache, prepare, refuse_few
-from splitvae.data.decode import Crop, Fit
 from splitvae.doctor.findings import Finding, Level, counted
 from splitvae.doctor.originals import check_files, check_format, check_shape, check_size, look_at_originals
 from splitvae.doctor.scan import Scan, near_copies, scan
@@ -21,8 +20,6 @@ UNEVEN_CLASSES = 10  # times the smallest class
 def examine_source(
     source: str | Path,
     image_size: tuple[int, int] | None = None,
-    crop: Crop = "auto",
-    fit: Fit = "crop",
     quiet: bool = True,
 ) -> list[Finding]:
     """Examine images as training would prepare them; the prepared form is kept and is what training then finds.
@@ -30,17 +27,16 @@ def examine_source(
     Args:
         source: whatever ``train`` takes as its data.
         image_size: (H, W); None = as ``train`` without ``image_size``.
-        crop, fit: as for ``train``.
         quiet: no progress bars.
 
     Raises:
         InputError: no such source, or one that ``train`` would refuse for anything but damaged files.
     """
     try:
-        cache = prepare(source, image_size, crop, fit, quiet=quiet)
+        cache = prepare(source, image_size, quiet=quiet)
     except InputError:
         # Perhaps for damaged files, which get their own line; any other reason is raised again.
-        cache = prepare(source, image_size, crop, fit, skip_damaged=True, quiet=quiet)
+        cache = prepare(source, image_size, skip_damaged=True, quiet=quiet)
     refuse_few(cache)
     originals = look_at_originals(source, cache)
     found = scan(cache, quiet)

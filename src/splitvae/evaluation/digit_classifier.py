@@ -135,9 +135,9 @@ def distort(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def accuracy(model: DigitClassifier, cache: ImageCache, split: str = "test") -> float:
-    """Share of a split's images whose class the model in evaluation mode finds."""
-    rows, labels = cache.splits[split], _labels(cache)
+def accuracy(model: DigitClassifier, cache: ImageCache) -> float:
+    """Share of the test images whose class the model in evaluation mode finds."""
+    rows, labels = cache.splits["test"], _labels(cache)
     right = 0
     for start in range(0, len(rows), 100):
         batch = rows[start : start + 100]

@@ -98,7 +98,7 @@ def evaluate(
     setting = crew.prepare(lambda: replace(open_setting(run, extractor, *options, data=data), crew=crew))
     if crew.rank:
         setting.serve()
-    given_masks, lost_masks = _compared_masks(setting.run, masks)
+    given_masks, lost_masks = _compared_masks(setting.run, masks, say)
     if precision == "bf16":
         probed = fixed_rows(setting.run.data, "test", PROBED)
         bf16, reason = choose_bf16(setting.extractor, setting.run.data.images[probed])
@@ -149,14 +149,18 @@ def evaluate(
     return result
 
 
-def _compared_masks(run: Run, masks: str | Path | None) -> tuple[dict[str, Any] | None, list[str]]:
+def _compared_masks(
+    run: Run, masks: str | Path | None, say: Callable[[str], Any]
+) -> tuple[dict[str, Any] | None, list[str]]:
     """``iou_of_run``, and a note where the run's own masks are not to be had: the other numbers do not need them."""
     try:
         return iou_of_run(run, masks), []
     except InputError as error:
         if masks is not None:
             raise
-        return None, [f"not compared with the run's masks: {error} Name them with --masks."]
+        say(f"not compared with the run's masks: {error} Name them with --masks.")
+        # Of the reason, which names folders, nothing stays in files that are passed on.
+        return None, ["not compared with the run's masks, which were not to be had"]
 
 
 class _Count:
@@ -271,16 +275,11 @@ def _copies(setting: Setting, sources: list[Source], rows: list[dict[str, Any]])
 
 def _notes(setting: Setting, sources: list[Source]) -> list[str]:
     """What a reader of the table must know."""
-    notes, run = [], setting.run
-    if setting.n <= setting.extractor.dim:
-        notes.append(
-            f"rank-deficient: {setting.n:,} images for {setting.extractor.dim:,} features; distances are biased "
-            "upwards, compare equal counts only"
-        )
+    notes, run = setting.extractor.rank_notes(setting.n), setting.run
     if not setting.extractor.published:
         notes.append(f"the weights of {setting.extractor.name} are not the published ones")
     if not density_names(run.path):
-        notes.append(f"no density was fitted; the paper samples from a mixture: splitvae fit {run.path} --density gmm")
+        notes.append("no density was fitted; the paper samples from a mixture: splitvae fit RUN --density gmm")
     for what in ("train", "floor"):
         if (count := len(setting.rows[what])) != setting.n:
             notes.append(f"{what}: {count:,} images stand in for {setting.n:,}; its distances differ in bias")

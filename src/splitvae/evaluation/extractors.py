@@ -102,6 +102,26 @@ class Extractor:
             return self(images.repeat(2, 1, 1, 1))[:1]
         return self.network(images.expand(-1, 3, -1, -1)).float()
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a protocol says about it."""
+        return {
+            "extractor": self.name,
+            "features": self.dim,
+            "weights_sha256": self.weights_sha256,
+            "weights_published": self.published,
+            "resize": self.resize,
+        }
+
+    def rank_notes(self, images: int) -> list[str]:
+        """A warning where this is too few images for as many features, else nothing."""
+        if images > self.dim:
+            return []
+        return [
+            f"rank-deficient: {images:,} images for {self.dim:,} features; distances are biased upwards, compare equal "
+            "counts only"
+        ]
+
     def classify(self, features: np.ndarray) -> np.ndarray:
         """The class of each row of features (N, F) that this extractor made: (N,) int64.
 

@@ -120,7 +120,7 @@ def features_of_rows(
     return extract(batches(), extractor, bf16=bf16, progress=progress)
 
 
-def bf16_shift(extractor: Callable[[Tensor], Tensor], images: Any, batch_size: int | None = None) -> float:
+def bf16_shift(extractor: Callable[[Tensor], Tensor], images: Any) -> float:
     """How far bf16 moves the Fréchet distance, as a share of it; 0 where the two agree.
 
     The distance is that of the even to the odd images: as small as distances between real sets get, and so the one
@@ -129,11 +129,10 @@ def bf16_shift(extractor: Callable[[Tensor], Tensor], images: Any, batch_size: i
     Args:
         extractor: as in ``extract``.
         images: REAL images, uint8 array or tensor (N, C, H, W), N ≥ 4; a thousand will do.
-        batch_size: as in ``extract``.
     """
     distances = []
     for bf16 in (False, True):
-        features = extract(images, extractor, batch_size, bf16=bf16)
+        features = extract(images, extractor, bf16=bf16)
         if bf16 and not np.isfinite(features).all():
             return float("inf")
         distances.append(frechet_from_features(features[::2], features[1::2]))
@@ -143,21 +142,18 @@ def bf16_shift(extractor: Callable[[Tensor], Tensor], images: Any, batch_size: i
     return abs(rounded - plain) / plain if plain > 0 else float("inf")
 
 
-def choose_bf16(
-    extractor: Callable[[Tensor], Tensor], images: Any, most: float = BF16_SHIFT, batch_size: int | None = None
-) -> tuple[bool, str]:
-    """Whether features may be computed in bf16: only where that moves the distance by less than ``most``.
+def choose_bf16(extractor: Callable[[Tensor], Tensor], images: Any) -> tuple[bool, str]:
+    """Whether features may be computed in bf16: only where that moves the distance by less than ``BF16_SHIFT``.
 
     Args:
-        extractor, images, batch_size: as in ``bf16_shift``.
-        most: the share by which the distance must not move; at or above it the answer is no.
+        extractor, images: as in ``bf16_shift``.
 
     Returns:
         (whether, reason); both belong into the protocol. It says nothing about speed: measure that first.
     """
-    shift = bf16_shift(extractor, images, batch_size)
-    reason = f"bf16 moves {metric_name(extractor)} by {shift:.2%}; it must stay below {most:.1%}"
-    return shift < most, reason
+    shift = bf16_shift(extractor, images)
+    reason = f"bf16 moves {metric_name(extractor)} by {shift:.2%}; it must stay below {BF16_SHIFT:.1%}"
+    return shift < BF16_SHIFT, reason
 
 
 def _batches(images: Any, batch_size: int) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ et al. 2019, arXiv 1904.06991; density and coverage Naeem et al. 2020, arXiv 200
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -18,62 +18,6 @@ from torch import Tensor
 from splitvae.errors import InputError
 
 ROWS = 1024  # rows of a distance matrix held at once: 80 MB against 10,000 points
-
-
-class FeatureStatistics:
-    """Mean and covariance of features that arrive in batches.
-
-    Args:
-        dim: F, the width of a feature.
-
-    Attributes:
-        count: rows seen.
-        mean: (F,) float64.
-        scatter: (F, F) float64, the sum of (f − mean)(f − mean)ᵀ over the rows seen.
-
-    Examples:
-        >>> statistics = FeatureStatistics(3)
-        >>> for batch in np.eye(3), np.zeros((2, 3)):
-        ...     statistics = statistics.update(batch)
-        >>> statistics.count, statistics.covariance.shape
-        (5, (3, 3))
-    """
-
-    def __init__(self, dim: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(dim)
-        self.scatter = np.zeros((dim, dim))
-
-    def update(self, features: Any) -> Self:
-        """Take in a batch of features (B, F), B ≥ 1."""
-        features = _rows(features, "features", at_least=1)
-        batch = FeatureStatistics(features.shape[1])
-        batch.count, batch.mean = len(features), features.mean(axis=0)
-        batch.scatter = _gram((features - batch.mean).T)
-        return self.merge(batch)
-
-    def merge(self, other: "FeatureStatistics") -> Self:
-        """Take in the rows that ``other`` has seen (Chan, Golub & LeVeque 1979)."""
-        if len(self.mean) != len(other.mean):
-            raise InputError(
-                f"features of width {len(other.mean)} do not fit statistics of width {len(self.mean)}; "
-                "use one extractor for all."
-            )
-        count = self.count + other.count
-        if other.count:
-            delta = other.mean - self.mean
-            self.mean = self.mean + delta * (other.count / count)
-            self.scatter = self.scatter + other.scatter
-            self.scatter += np.outer(delta, delta) * (self.count * other.count / count)
-            self.count = count
-        return self
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """(F, F), with the divisor n − 1."""
-        if self.count < 2:
-            raise InputError(f"a covariance needs at least 2 rows of features, not {self.count}; score more images.")
-        return self.scatter / (self.count - 1)
 
 
 def frechet_distance(mean1: Any, cov1: Any, mean2: Any, cov2: Any) -> float:

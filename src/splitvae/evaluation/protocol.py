@@ -231,11 +231,7 @@ def card(setting: Setting, sources: list[Source], seeds: list[int]) -> dict[str,
     cache, extractor = setting.run.trained_data, setting.extractor
     decides = {
         "distance": metric_name(extractor),
-        "extractor": extractor.name,
-        "features": extractor.dim,
-        "weights_sha256": extractor.weights_sha256,
-        "weights_published": extractor.published,
-        "resize": extractor.resize,
+        **extractor.card,
         "precision": "bf16" if setting.bf16 else "float32",
         "quantisation": "uint8 by rounding, real and generated alike",
         "covariance": "divisor n − 1, float64, symmetric eigenvalues",

@@ -65,11 +65,7 @@ def score(
     notes = []
     if "precision" not in metrics:
         notes.append("too few images for precision, recall, density and coverage")
-    if min(len(generated), len(reference)) <= extractor.dim:
-        notes.append(
-            f"rank-deficient: {min(len(generated), len(reference)):,} images for {extractor.dim:,} features; distances "
-            "are biased upwards, compare equal counts only"
-        )
+    notes += extractor.rank_notes(min(len(generated), len(reference)))
     halves = np.array_split(np.random.default_rng(seed).permutation(len(reference)), 2)
     floor = frechet_from_features(reference[halves[0]], reference[halves[1]]) if len(reference) >= 4 else None
     return {
@@ -78,11 +74,7 @@ def score(
         "floor": {"frechet_distance": floor, "images_of_each_half": len(halves[0])},
         **({} if extractor.head is None else {"classes": _classes(extractor, generated, reference, halves)}),
         "protocol": {
-            "extractor": extractor.name,
-            "features": extractor.dim,
-            "weights_sha256": extractor.weights_sha256,
-            "weights_published": extractor.published,
-            "resize": extractor.resize,
+            **extractor.card,
             "quantisation": "uint8 as stored",
             "covariance": "divisor n − 1, float64, symmetric eigenvalues",
             "image_size": list(shapes["real"]),

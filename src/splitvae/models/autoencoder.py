@@ -36,6 +36,13 @@ class Decoded(NamedTuple):
     weights: Tensor
 
 
+@torch.inference_mode()
+def decode_all(model: "Autoencoder", z: Tensor, batch_size: int = 500) -> Decoded:
+    """Decode any number of latents (N, D), a batch at a time, on the model's device."""
+    parts = [model.decode(part.to(model.device)) for part in z.split(batch_size)]
+    return Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
 class Autoencoder(Pretrained, nn.Module):
     """The half that all systems share; ``forward`` is each system's own.
 

@@ -1,8 +1,8 @@
 """The balanced objective of variational autoencoders, one convention for all.
 
-Sums over pixels and latent dimensions, means over the batch, in nats. For D real values per image,
+Sums over pixels and latent dimensions, means over the batch, in nats. For N real values per image,
 
-    loss = SSE/(2γ) [+ (D/2)·log γ when γ is learned] + β·KL
+    loss = SSE/(2γ) [+ (N/2)·log γ when γ is learned] + β·KL
 
 where γ is the *variance* of the Gaussian decoder. Dai & Wipf (2019) and Asperti & Trentin (2020) write γ for the
 standard deviation √γ; Split-VAE (2202.02738) uses the variance, as here.
@@ -92,11 +92,11 @@ def balanced_loss(
     """The objective and its terms.
 
     Args:
-        squared_error: (B,) sum of squares over the D real values of each image.
+        squared_error: (B,) sum of squares over the N real values of each image.
         kl: (B,) nats per image.
         variance: γ and its rule.
         beta: weight of the KL term; 1 = the evidence lower bound.
-        values_per_image: D = C·H·W, padding excluded.
+        values_per_image: N = C·H·W, padding excluded.
 
     Returns:
         0-dim float32 tensors ``loss``, ``mse`` (mean per element), ``reconstruction`` (SSE/(2γ), batch mean),

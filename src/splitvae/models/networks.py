@@ -10,16 +10,12 @@ import itertools
 import math
 from typing import Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitvae.errors import InputError
 
 Padding = Literal["torch", "tf-same"]
-# Who has the decoder's last layers: all maps together, or the masks and each component their own: the blocks of the
-# last scale ("separate"), and the last up-sampling too ("branch").
-Head = Literal["shared", "separate", "branch"]
 NORM_EPS = 1e-5
 MAX_CHANNELS = 1024  # as Dai & Wipf: channels double towards the 4×4 start of the decoder, up to this
 
@@ -155,25 +151,15 @@ class Encoder(nn.Module):
         return self.dense_block(h)
 
 
-class Heads(nn.ModuleList):
-    """Several ends of a decoder: (B, C, H, W) → their maps, one after the other along the channels."""
-
-    def forward(self, h: Tensor) -> Tensor:
-        return torch.cat([head(h) for head in self], dim=1)
-
-
 class Decoder(nn.Module):
     """(B, embedding_dim) → (B, out_channels, H', W') logits.
 
     A dense map to (H'/2ⁿ, W'/2ⁿ), then n times [up-sampling that halves the channels, scale], and a 3×3 convolution.
-
-    The last layers, see ``Head``, are one for all maps, as in the paper, or specialised: each of the ``groups`` of maps
-    has its own.
     """
 
     def __init__(
         self,
-        groups: list[int],
+        out_channels: int,
         size: tuple[int, int],
         num_upsamplings: int,
         base_channels: int,
@@ -183,42 +169,24 @@ class Decoder(nn.Module):
         depth_per_block: int,
         padding: Padding,
         momentum: float,
-        head: Head = "shared",
     ) -> None:
         super().__init__()
         n = num_upsamplings
         widths = [min(base_channels * 2**i, max(MAX_CHANNELS, base_channels)) for i in reversed(range(n + 1))]
         self.start = (widths[0], size[0] // 2**n, size[1] // 2**n)
         self.dense = nn.Linear(embedding_dim, math.prod(self.start))
-
-        def upsample(i: int) -> Upsample:
-            return Upsample(widths[i], widths[i + 1], padding)
-
-        def blocks(i: int) -> nn.Sequential:
-            return scale(widths[i + 1], scale_blocks, blocks_per_scale, depth_per_block, momentum)
-
-        # What a specialised head has of its own, the trunk has not.
-        own_blocks, own_upsample = (int(n > 0 and head in kinds) for kinds in (("separate", "branch"), ("branch",)))
-        self.upsamples = nn.ModuleList(upsample(i) for i in range(n - own_upsample))
-        self.scales = nn.ModuleList(blocks(i) for i in range(n - own_blocks))
-        if head == "shared":
-            self.head: nn.Module = nn.Conv2d(widths[-1], sum(groups), 3, padding=1)
-        else:
-            self.head = Heads(
-                nn.Sequential(
-                    *([upsample(n - 1)] * own_upsample), *([blocks(n - 1)] * own_blocks),
-                    nn.Conv2d(widths[-1], channels, 3, padding=1),
-                )
-                for channels in groups
-            )  # fmt: skip
+        self.upsamples = nn.ModuleList(Upsample(a, b, padding) for a, b in itertools.pairwise(widths))
+        self.scales = nn.ModuleList(
+            scale(width, scale_blocks, blocks_per_scale, depth_per_block, momentum) for width in widths[1:]
+        )
+        self.head = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def forward(self, embedding: Tensor) -> Tensor:
         h = self.dense(embedding)
         h = h.unflatten(1, self.start)
-        for i, upsample in enumerate(self.upsamples):
+        for upsample, blocks in zip(self.upsamples, self.scales, strict=True):
             h = upsample(h)
-            if i < len(self.scales):
-                h = self.scales[i](h)
+            h = blocks(h)
 
         return self.head(h)
 
@@ -241,8 +209,6 @@ class SplitVAENetwork(nn.Module):
         embedding_dim: width of the dense block.
         padding: "torch", or "tf-same" for weights from Keras.
         batch_norm_momentum: weight of the new batch in the running statistics (Keras writes 1 − this).
-        head: "shared" = the paper; "separate" and "branch" give the masks and each component last layers of their own,
-            see ``Head``: more parameters, which a smaller ``base_channels`` pays for.
     """
 
     def __init__(
@@ -259,21 +225,17 @@ class SplitVAENetwork(nn.Module):
         embedding_dim: int = 512,
         padding: Padding = "torch",
         batch_norm_momentum: float = 0.001,
-        head: Head = "shared",
     ) -> None:
         super().__init__()
-        for name, value, known in (("padding", padding, get_args(Padding)), ("head", head, get_args(Head))):
-            if value not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, not '{value}'.")
+        if padding not in get_args(Padding):
+            raise InputError(f"padding must be one of {', '.join(get_args(Padding))}, not '{padding}'.")
         C, H, W = image_shape
         blocks = (scale_blocks, blocks_per_scale, depth_per_block, padding, batch_norm_momentum)
         self.encoder = Encoder(C, base_channels, num_scales, embedding_dim, *blocks)
         self.mean = nn.Linear(embedding_dim, latent_dim)
         self.logvar = None if deterministic else nn.Linear(embedding_dim, latent_dim)
         self.embedding = nn.Linear(latent_dim, embedding_dim)
-        K = (out_channels + 1) // (C + 1)  # out_channels = K − 1 masks and K images
-        groups = [K - 1] * (K > 1) + [C] * K
-        self.decoder = Decoder(groups, (H, W), upsamplings(H, W), base_channels, embedding_dim, *blocks, head)
+        self.decoder = Decoder(out_channels, (H, W), upsamplings(H, W), base_channels, embedding_dim, *blocks)
 
     @staticmethod
     def padded_size(height: int, width: int) -> tuple[int, int]:

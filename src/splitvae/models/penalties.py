@@ -62,28 +62,26 @@ def weight_penalty(kernels: list[Tensor]) -> Tensor:
 class SpectralNorm(nn.Module):
     """W / σ(W) by one step of power iteration at each forward, as in the code of RAE-SN.
 
-    With M = W as a matrix (rest, columns): v = u·Mᵀ/‖·‖, u' = v·M/‖·‖, σ = v·M·u'ᵀ; u is kept for the next step. Unlike
-    ``torch.nn.utils.parametrizations.spectral_norm`` the gradient flows through the iteration, and the columns of a
-    transposed convolution are its *input* channels. Unlike the authors', u rests in evaluation mode, so that a model
-    gives the same images twice.
+    With M = W as a matrix (rest, columns), whose columns are W's first dimension: v = u·Mᵀ/‖·‖, u' = v·M/‖·‖,
+    σ = v·M·u'ᵀ; u is kept for the next step. Unlike ``torch.nn.utils.parametrizations.spectral_norm`` the gradient
+    flows through the iteration, and the columns of a transposed convolution are its *input* channels. Unlike the
+    authors', u rests in evaluation mode, so that a model gives the same images twice.
 
     Args:
         weight: the kernel.
-        columns: the dimension that u runs over.
     """
 
     u: Tensor
 
-    def __init__(self, weight: Tensor, columns: int = 0) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.columns = columns
-        self.register_buffer("u", torch.randn(weight.shape[columns], device=weight.device))
+        self.register_buffer("u", torch.randn(len(weight), device=weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
         # The norm is found in float32 even where autocast would take bf16: σ decides the scale of every layer.
         place = weight.device.type
         with torch.autocast("cpu" if place == "meta" else place, enabled=False):  # "meta" knows no autocast
-            matrix = weight.transpose(0, self.columns).flatten(1).T  # (rest, columns)
+            matrix = weight.flatten(1).T  # (rest, columns)
             v = matrix @ self.u.clone()
             v = v / (v.norm() + 1e-12)
             u = v @ matrix

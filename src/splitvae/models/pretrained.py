@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from splitvae.config import without_retired
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.files import read_json, replacing, write_json
 
@@ -53,7 +54,7 @@ class Pretrained:
                 "wrote it, or train again."
             )
         try:
-            model = cls(**config)
+            model = cls(**without_retired(config))
         except (InputError, TypeError) as error:
             raise InputError(f"{where} does not describe a {name} of this splitvae: {error}") from error
         assert isinstance(model, nn.Module)

@@ -92,8 +92,6 @@ def split_model(
     """
     if not isinstance(model, SplitVAE) or model.num_components != 1:
         raise InputError(f"split_model takes a VAE with one component, not this {type(model).__name__}.")
-    if model.config.get("head", "shared") != "shared":
-        raise InputError("split_model widens one last layer for all maps; make the VAE with head='shared'.")
     _check(num_components, difference)
     K, network = num_components, model.network
     halves = SplitVAE(**{**model.config, "num_components": K}).to(model.device)

@@ -29,13 +29,15 @@ class SplitTerms:
     balance: float = 0.0
     guidance: float = 0.0
 
-    def __call__(self, weights: Tensor, x: Tensor, masks: Tensor | None) -> Tensor:
+    def __call__(self, weights: Tensor, x: Tensor, masks: Tensor | None, guided_images: Tensor | None = None) -> Tensor:
         """The sum of the terms, a mean over the batch (0-dim).
 
         Args:
             weights: (B, K, 1, H, W) as ``Decoded.weights``.
             x: (B, C, H, W), the images.
             masks: (B, H, W) uint8, the component that each pixel belongs to, or ``UNKNOWN``; None = there are none.
+            guided_images: by how many images the guidance is divided, 0-dim, where these images are a part of a batch:
+                those of the whole batch that have a mask, over the number of parts; None = those that have one here.
         """
         terms = [torch.zeros((), device=weights.device)]
         if self.smoothness:
@@ -46,9 +48,15 @@ class SplitTerms:
             terms.append(self.balance * imbalance(weights))
         if self.guidance and masks is not None:
             # A mean over the images that have a mask: its weight is the same whether all have one or few.
-            given = (masks != UNKNOWN).any(dim=(1, 2)).sum()
-            terms.append(self.guidance * disagreement(weights, masks).sum() / given.clamp_min(1))
+            if guided_images is None:
+                guided_images = images_with_mask(masks).clamp_min(1)
+            terms.append(self.guidance * disagreement(weights, masks).sum() / guided_images)
         return torch.stack(terms).sum()
+
+
+def images_with_mask(masks: Tensor) -> Tensor:
+    """Of how many of the images something is known, from masks (B, H, W): 0-dim."""
+    return (masks != UNKNOWN).any(dim=(1, 2)).sum()
 
 
 def roughness(weights: Tensor, x: Tensor) -> Tensor:

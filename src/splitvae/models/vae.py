@@ -74,13 +74,15 @@ class SplitVAE(Autoencoder):
             self.terms = (*type(self).terms, "split")
         self.variance = DecoderVariance(gamma_rule, gamma_init)
 
-    def forward(self, x: Tensor, noise: Tensor | None = None, masks: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, x: Tensor, noise: Tensor | None = None, masks: Tensor | None = None, guided_images: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The objective and its terms; changes no state but batch norm's.
 
         Args:
             x: (B, C, H, W) in [0, 1].
             noise: (B, D) standard normal, the ε of z = μ + σ·ε; None = drawn here.
-            masks: (B, H, W) uint8, for guidance: see ``SplitTerms``.
+            masks, guided_images: (B, H, W) uint8 and 0-dim, for guidance: see ``SplitTerms``.
 
         Returns:
             0-dim tensors ``loss``, ``mse``, ``reconstruction``, ``kl``, ``gamma``: see ``balanced_loss``; and
@@ -92,7 +94,7 @@ class SplitVAE(Autoencoder):
         squared_error = (x.float() - decoded.x_hat).square().sum(dim=(1, 2, 3))
         terms = balanced_loss(squared_error, posterior.kl(), self.variance, self.beta, x[0].numel())
         if self.split_terms is not None:
-            split = self.split_terms(decoded.weights, x, masks)
+            split = self.split_terms(decoded.weights, x, masks, guided_images)
             terms |= {"loss": terms["loss"] + split, "split": split}
         return terms
 

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from splitvae.config import APPLIES, NEEDS, OF_MODELS, TrainConfig, check_names, idle
+from splitvae.config import APPLIES, NEEDS, OF_MODELS, TrainConfig, check_names, idle, without_retired
 from splitvae.errors import InputError
 
 
@@ -31,15 +31,21 @@ def read_recipe(path: Path) -> tuple[str | None, dict[str, Any]]:
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise InputError(f"--config {path} holds no options; write lines such as `epochs: 20`.")
     if isinstance(content.get("config"), Mapping) and "preset" in content:  # the record of a run
-        check_names(dict(content["config"]), f"--config {path}")
-        recorded = TrainConfig(**{name: _number(name, value) for name, value in content["config"].items()})
+        values = _checked(content["config"], path)
+        recorded = TrainConfig(**values)
         content = {"preset": content["preset"], **_applicable(recorded)}
     values = {key.replace("-", "_"): value for key, value in content.items()}
     preset = values.pop("preset", None)
     if preset is not None and not isinstance(preset, str):
         raise InputError(f"the preset in {path} must be a name, not {preset!r}.")
-    check_names(values, f"--config {path}")
-    return preset, {name: _number(name, value) for name, value in values.items()}
+    return preset, _checked(values, path)
+
+
+def _checked(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Options that there are, and numbers as their types want them."""
+    known = without_retired(dict(values))
+    check_names(known, f"--config {path}")
+    return {name: _number(name, value) for name, value in known.items()}
 
 
 def write_recipe(preset: str, config: TrainConfig) -> str:

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from splitvae.data.cache import ImageCache, prepare
-from splitvae.data.loader import ImageLoader
+from splitvae.data.loader import fixed_images
 from splitvae.densities.store import load_density
 from splitvae.errors import InputError
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import output_names
 from splitvae.files import write_json
-from splitvae.models.autoencoder import Decoded
+from splitvae.models.autoencoder import decode_all
 from splitvae.pictures import GAP, grid, mix, rows_of, save_picture, square_grid, to_uint8
 from splitvae.reports.evolution import evolution, evolution_plot
 from splitvae.reports.plots import mathtext, save_plot, with_text
@@ -29,7 +28,6 @@ from splitvae.run import Run, is_run
 
 if TYPE_CHECKING:
     from splitvae.evaluation.features import Extractor
-    from splitvae.models.autoencoder import Autoencoder
 
 Kind = Literal["masks and components", "samples", "mean images", "reconstructions", "distances along training", "masks"]
 SAMPLED = ("masks and components", "samples", "masks")  # kinds that draw latents from a density
@@ -166,7 +164,7 @@ def generated_picture(run: Run, kind: Kind, density: str, output: str, n: int, s
     """Figures of generated images: rows of masks and components, a grid of samples, or one of masks."""
     generator = torch.Generator().manual_seed(seed)
     z = load_density(density, run.path, run.model.latent_dim)[0].sample(n, generator=generator)
-    decoded = _decode(run.model, z)
+    decoded = decode_all(run.model, z)
     rows = {name: to_uint8(images) for name, images in rows_of(decoded).items()}
     if kind == "masks and components":
         return _labelled(rows)
@@ -181,10 +179,10 @@ def generated_picture(run: Run, kind: Kind, density: str, output: str, n: int, s
 
 def reconstructed_picture(run: Run, n: int) -> Image.Image:
     """Figure 10: n fixed test images, with masks, components and x̂ decoded from their posterior mean."""
-    x = ImageLoader(run.trained_data, "test", 1, 0, run.model.device, resident=False).fixed(n)
+    x = fixed_images(run.trained_data, "test", n, run.model.device)
     with torch.inference_mode():
         z = run.model.encode(x).mode()
-    rows = {"x": x} | rows_of(_decode(run.model, z))
+    rows = {"x": x} | rows_of(decode_all(run.model, z))
     return _labelled({name: to_uint8(images) for name, images in rows.items()})
 
 
@@ -269,14 +267,6 @@ def _check(number: int, figure: PaperFigure, places: Sequence[Any], density: str
 def _run_of(place: Run | str | Path) -> Run | None:
     """The run in a place, or None where it is a source of images."""
     return Run.open(place) if isinstance(place, Run) or is_run(Path(place).expanduser()) else None
-
-
-@torch.inference_mode()
-def _decode(model: "Autoencoder", z: Tensor) -> Decoded:
-    """Decode many latents (N, D), a batch at a time."""
-    device = model.device
-    parts = [model.decode(part.to(device)) for part in z.split(500)]
-    return Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
 def _labelled(rows: dict[str, np.ndarray], left: int = LABELS, points: float = 14) -> Image.Image:

@@ -102,7 +102,9 @@ def matrix(metrics: dict[str, Any], protocol: str) -> dict[str, Any]:
 
 def shown_config(run: Run) -> dict[str, Any]:
     """The configuration for people to whom the report is passed on: whose folders these were is not their business."""
-    return {**run.record["config"], "data": Path(str(run.config.data)).name}
+    config = run.record["config"]
+    names = {name: Path(str(config[name])).name for name in ("data", "masks") if config.get(name) is not None}
+    return {**config, **names, "num_components": run.model.num_components}
 
 
 def pictures(run: Run, metrics: dict[str, Any], density: str, with_data: bool = True) -> list[dict[str, str]]:

@@ -5,8 +5,8 @@
 - "components": what the number of Gaussians in the mixture does to each system, fitted on training codes.
 - "tuning": the same number of trials for every system, judged on the distance to *training* images, which alone the
   table shows, so that a recipe is frozen before its score on test images is looked at.
-- "tuned": each system by its best trial, over several seeds, against test images. They begin at 1, because seed 0 is
-  the one that the trials were chosen by.
+- "tuned": each system by its best trial, with the output and the density that were nearest then, over several seeds,
+  against test images. They begin at 1, because seed 0 is the one that all of this was chosen by.
 """
 
 from dataclasses import replace
@@ -26,6 +26,7 @@ from splitvae.reproduce.tables import lead, table_about
 CLAIMS = ("latents", "components", "tuning", "tuned")
 LATENTS = {"mnist": (16, 32), "fashion-mnist": (16, 32), "cifar10": (128, 200), "celeba": (64, 150)}
 MIXTURES = (1, 10, 20, 50, 100)
+GAIN = 1.01  # a trial's distance over that of the recipe as it is, from which on the latter is kept
 
 
 def jobs_of(
@@ -57,8 +58,10 @@ def jobs_of(
     jobs = jobs_of_table(table, scale, only, seeds, n)
     if claim == "components":
         return [replace(job, mixtures=MIXTURES) for job in jobs]
-    if tuning is None:
+    if claim == "tuning":
         return [replace(job, changes=trial, mixtures=_mixtures(job)) for job in jobs for trial in trials(job)]
+    if tuning is None:
+        raise InputError("tuned is each system by its best trial: pass the summary of a tuning.")
     best = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["best"]}
     return [
         replace(job, seed=job.seed + 1, changes=best[job.system], mixtures=_mixtures(job))
@@ -92,16 +95,22 @@ def changed(job: Job, field: str, value: Any) -> Job:
     return job if getattr(job.config, field) == value else replace(job, changes=((field, value),))
 
 
-def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str, Any] | None = None) -> dict[str, Any]:
     """Lines of a claim's table, means over seeds.
+
+    Args:
+        claim: one of ``CLAIMS``.
+        results: of its jobs.
+        tuning: for "tuned", the summary of "tuning".
 
     Returns:
         what ``origin_of`` has, ``claim``, and ``lines``, one for each (system, changes to its recipe) with ``system``,
-        ``row``, ``changes``, ``latent_dim``, ``output`` and ``density`` (the nearest to training images; of "latents"
-        and "components" x̂, so that nobody has more to choose from), ``candidates`` (how many were compared for that),
+        ``row``, ``changes``, ``latent_dim``, ``output`` and ``density`` (of "tuning" the nearest to training images, of
+        "tuned" those that the tuning found; otherwise x̂, so that nobody has more to choose from, and the nearest),
+        ``candidates`` (how many were compared for that, if any),
         ``seeds`` and ``cells``: name → mean, sd over seeds, values.
-        The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest. "tuned"
-        has ``lead``, see ``tables.lead``.
+        The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest, the recipe
+        as it is where no change gains 1 %. "tuned" has ``lead``, see ``tables.lead``.
     """
     one_protocol(results)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -110,8 +119,10 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
         groups.setdefault((list(SYSTEMS).index(result["system"]), *of.values()), []).append(result)
     to = "_train" if claim == "tuning" else ""
     of_recipes = claim in ("tuning", "tuned")
+    chosen = {line["system"]: line for line in ([] if tuning is None else tuning["lines"]) if line["best"]}
     lines: list[dict[str, Any]] = []
-    for _, own in sorted(groups.items()):
+    for _, unsorted in sorted(groups.items()):
+        own = sorted(unsorted, key=lambda result: result["seed"])
         system, config = own[0]["system"], own[0]["config"]
         outputs = list(dict.fromkeys(row["output"] for row in own[0]["rows"])) if of_recipes else ["x_hat"]
         sources = [row["source"] for row in own[0]["rows"] if row["protocol"] == "clean" and row["output"] == "x_hat"]
@@ -122,6 +133,8 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
             if source not in ("REC", "normal")
         }
         output, density = min(nearest_one, key=nearest_one.__getitem__)
+        if claim == "tuned":
+            output, density = chosen[system]["output"], chosen[system]["density"]
         cells = {source: spread_of(scores_of(own, output, source, to)) for source in sources}
         if claim == "latents":
             cells["inactive"] = spread_of([result["latents"]["inactive_by_mean"] for result in own])
@@ -137,7 +150,8 @@ def summarize_claim(claim: str, results: list[dict[str, Any]]) -> dict[str, Any]
         })  # fmt: skip
     for line in lines:
         own_lines = [other for other in lines if other["system"] == line["system"]]
-        line["best"] = line["to_train"] == min(other["to_train"] for other in own_lines)
+        # A change must gain something: a system that got stuck in every trial keeps its own recipe.
+        line["best"] = line is min(own_lines, key=lambda other: other["to_train"] * (GAIN if other["changes"] else 1))
     scores = {line["system"]: line["score"] for line in lines}
     x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == "svae"), None)
     return origin_of(results, paper=False) | {

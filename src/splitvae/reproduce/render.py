@@ -103,7 +103,10 @@ def notes_of(result: dict[str, Any]) -> list[str]:
         "step, per image; inactive latents of each seed",
         "Gaussians in GMM: " + "; ".join(f"{k} for {', '.join(rows)}" for k, rows in sorted(gaussians.items())),
         *(
-            ["* the output nearest to training images, from which the score is read; only SplitVAE has a choice"]
+            [
+                "* the output nearest to training images, from which the score is read; only SplitVAE has a choice, "
+                "which shares its luck with the score, being made on the same samples"
+            ]
             if any(line["chosen"] and line["output"] != "x_hat" for line in result["lines"])
             else []
         ),
@@ -143,8 +146,12 @@ def lead_notes(lead: dict[str, Any] | None, distance: str) -> list[str]:
         sure = f" (95 % interval {low:.2f} to {high:.2f}, Welch's over training seeds)"
     if lead["x_hat"] not in (None, lead["difference"]):
         alone = f"; by x̂ alone it is {_verdict(lead['x_hat'])}"
-    row = SYSTEMS[lead["best_other"]].row
-    return [f"{distance} of the best other, {row}, and SplitVAE: SplitVAE is {verdict}{sure}{alone}"]
+    row, unequal = SYSTEMS[lead["best_other"]].row, ""
+    own, other = lead.get("gaussians", (None, None))
+    if own and other and own != other:
+        unequal = f". The mixtures are not equal, {own} Gaussians for SplitVAE and {other}, which may decide it"
+    of = f", best of {lead['others']} by these very scores, which flatters it" if lead["others"] > 1 else ""
+    return [f"{distance} of the best other, {row}{of}, and SplitVAE: SplitVAE is {verdict}{sure}{alone}{unequal}"]
 
 
 def _verdict(difference: float) -> str:
@@ -159,6 +166,7 @@ def table_plot(result: dict[str, Any]) -> Figure:
     chosen = sorted((line for line in result["lines"] if line["chosen"]), key=headline)
     figure, (score, cost) = new_plot(10.6, 4.0, columns=2, width_ratios=(3, 2))
     wide = headline(chosen[-1]) > 10 * headline(chosen[0])  # one that collapsed must not hide the others
+    sizes = {_millions(line["parameters"]) for line in chosen}
     for row, line in enumerate(chosen):
         cell = line["cells"][f"clean/{line['density']}"]
         color = GREEN if line["system"] == "svae" else BLUE
@@ -170,7 +178,7 @@ def table_plot(result: dict[str, Any]) -> Figure:
         place = (1.08, 0.02 + 0.96 * row / max(len(chosen) - 1, 1))
         leader = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "relpos": (0, 0.5)}
         cost.annotate(
-            f"{line['row']}, {_millions(line['parameters'])}",
+            line["row"] if len(sizes) == 1 else f"{line['row']}, {_millions(line['parameters'])}",
             (line["gflop"], cell["mean"]), place, "data", "axes fraction", leader, fontsize=7, va="center",
         )  # fmt: skip
     score.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
@@ -181,7 +189,9 @@ def table_plot(result: dict[str, Any]) -> Figure:
     score.set_title("samples of the fitted density; dotted: floor", fontsize=10, loc="left")
     cost.margins(x=0.1)
     cost.set_xlabel("GFLOP of a training step, per image")
-    cost.set_title("against cost, with parameters", fontsize=10, loc="left")
+    cost.set_ylabel(result["distance"])
+    size = f"{min(sizes)} parameters each" if len(sizes) == 1 else "with parameters"
+    cost.set_title(f"against cost, {size}", fontsize=10, loc="left")
     if wide:
         score.set_xscale("log")
         cost.set_yscale("log")

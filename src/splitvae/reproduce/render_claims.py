@@ -10,7 +10,7 @@ from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
 from splitvae.reproduce.claims import MIXTURES
 from splitvae.reproduce.render import lead_notes
-from splitvae.reproduce.summary import origin_notes, places_for, told
+from splitvae.reproduce.summary import origin_notes, over_seeds, places_for, told
 
 COLOURS = [GREEN, BLUE, VERMILLION, ORANGE, PURPLE, BLACK]
 TITLES = {
@@ -53,12 +53,13 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
     tuning = result["claim"] == "tuning"
     against = "to as many TRAINING images" if tuning else "to test images"
     return [
-        f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}; {result['distance']} {against}, "
+        f"{over_seeds(seeds)}; {result['distance']} {against}, "
         f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
         f"floor {result['floor_to_train' if tuning else 'floor']:.{places_for(result['floor'])}f}",
-        *([_choice(result)] if result["claim"] in ("tuning", "tuned") else []),
+        *([_choice(result)] if tuning else []),
         *(["* the system's best trial, with the density that reached it"] if tuning else []),
-        *(["* the density nearest to training images"] if result["claim"] == "tuned" else []),
+        *(["* the density that was nearest to training images in the tuning"] if result["claim"] == "tuned" else []),
+        *_lost_seeds(result["lines"], seeds),
         *lead_notes(result["lead"], result["distance"]),
         *origin_notes(result),
     ]
@@ -73,8 +74,16 @@ def _choice(result: dict[str, Any]) -> str:
     for row, count in counts.items():
         rows.setdefault(count, []).append(row)
     numbers = "; ".join(f"{count} for {', '.join(names)}" for count, names in sorted(rows.items()))
-    what = "trial, output and density" if result["claim"] == "tuning" else "output and density of the best trial"
-    return f"{what}: the nearest to training images, of so many candidates: {numbers}"
+    return f"trial, output and density: the nearest to training images, of so many candidates: {numbers}"
+
+
+def _lost_seeds(lines: list[dict[str, Any]], seeds: list[int]) -> list[str]:
+    """Lines that lack a seed: those that failed are in no mean, and who survived need not be like them."""
+    return [
+        f"{line['row']}, {trial(line)}: only the seeds {', '.join(map(str, line['seeds']))}"
+        for line in lines
+        if line["seeds"] != seeds
+    ]
 
 
 def claim_plot(result: dict[str, Any]) -> Figure:

@@ -13,7 +13,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splitvae.config import NEEDS, TrainConfig, idle
+from splitvae.config import ELSEWHERE, NEEDS, TrainConfig, idle
 from splitvae.densities.fit import fit_density
 from splitvae.densities.store import density_names, load_density
 from splitvae.device import hardware
@@ -22,7 +22,7 @@ from splitvae.evaluation.extractors import canonical_name
 from splitvae.files import read_json, write_json
 from splitvae.presets import PRESETS, resolve
 from splitvae.presets.systems import preset_name
-from splitvae.run import Run
+from splitvae.run import Run, git_commit
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +34,6 @@ FORMAT_VERSION = 1
 RESULT_KEYS = {
     "name", "system", "scale", "data", "seed", "config", "parameters", "flops_per_image", "training", "latents",
     "densities", "distance", "rows", "floor", "notes", "hardware", "versions", "git_commit", "changes", "split", "card",
-}  # fmt: skip
-# Fields of a configuration that decide where and how it runs, and not what comes out but for its last digits.
-ELSEWHERE = {
-    "data", "device", "precision", "compile", "quiet", "seed", "checkpoint_minutes", "checkpoint_every",
-    "snapshot_every", "log_every", "tracker",
 }  # fmt: skip
 
 
@@ -110,7 +105,7 @@ class Job:
         config = {
             name: value
             for name, value in self.config.to_dict().items()
-            if name not in ELSEWHERE and value != defaults[name]
+            if name not in ELSEWHERE | {"seed"} and value != defaults[name]
         }
         text = json.dumps([config, self.densities, self.n], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -182,7 +177,7 @@ def make_result(
             (run.path / "densities" / f"{name}-test.safetensors").unlink(missing_ok=True)
     metrics = evaluate(
         run, extractor, "clean" if job.for_claim else "both", list(job.densities), job.n, seeds=[job.seed],
-        metrics="frechet", device=device, say=say, progress=progress,
+        metrics="frechet", device=device, say=_silent if job.for_claim else say, progress=progress,
     )  # fmt: skip
     result = _record(job, run, metrics)
     # With the recipe in its name, and a number where that is taken: a result of another n, of an older recipe or of an
@@ -191,6 +186,11 @@ def make_result(
     paths = (results / f"{name}{suffix}.json" for suffix in chain([""], (f"-{i}" for i in count(2))))
     write_json(next(path for path in paths if not path.exists()), result)
     return result
+
+
+def _silent(line: str) -> None:
+    """Of a claim's evaluation nothing is told: its table says it all, and who tunes shall not see distances to test
+    images on the way."""
 
 
 def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any], quiet: bool = True) -> Run:
@@ -233,7 +233,7 @@ def _difference(job: Job, own: dict[str, Any], images: int) -> str | None:
     """A field that differs between a job and a recipe of that many training images, of those that both know."""
     asked = job.config.to_dict()
     unused = {name for name in NEEDS if idle(name, job.config)}
-    for name in sorted(asked.keys() & own.keys() - (ELSEWHERE - {"seed"}) - unused):
+    for name in sorted(asked.keys() & own.keys() - ELSEWHERE - unused):
         few = name == "batch_size" and images < asked[name]  # then a batch is all of them
         if own[name] != asked[name] and not few:
             return name
@@ -276,6 +276,7 @@ def _record(job: Job, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
         "training": {k: v for k, v in run.record["machine"].items() if k != "system"} | run.summary,
         "versions": run.record["versions"],
         "git_commit": run.record["git_commit"],
+        "evaluation_commit": git_commit(),
         "latents": latents,
         "densities": {
             name: {key: card[key] for key in kept if key in card} for name, card in metrics["card"]["densities"].items()

@@ -1,4 +1,4 @@
-"""What the number of components, the knobs of the split and its heads do, everything else equal.
+"""What the number of components and the knobs of the split do, everything else equal.
 
 Each variant is SplitVAE's recipe with other values, at equal parameters within 5 %: distances of x̂, of each component
 and of their mix in the clean protocol, reconstruction, inactive latents, and the kind of split that was learned.
@@ -7,6 +7,7 @@ and of their mix in the clean protocol, reconstruction, inactive latents, and th
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from splitvae.errors import InputError
@@ -15,7 +16,7 @@ from splitvae.reports.plots import BLACK, BLUE, GREEN, VERMILLION, new_plot
 from splitvae.reproduce.claims import scores_of
 from splitvae.reproduce.plan import Scale, one_protocol
 from splitvae.reproduce.results import Job
-from splitvae.reproduce.summary import origin_notes, origin_of, places_for, spread_of, told
+from splitvae.reproduce.summary import origin_notes, origin_of, over_seeds, places_for, spread_of, told
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
 from splitvae.reproduce.tables import table_about
 
@@ -32,10 +33,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "smooth decided balanced masks": {"mask_smoothness": 0.1, "mask_decisiveness": 0.1, "mask_balance": 0.1},
     "decided masks": {"mask_decisiveness": 0.1},
     "balanced masks": {"mask_balance": 0.1},
-    "separate heads": {"head": "separate"},
-    "branch heads": {"head": "branch"},
 }
-KINDS = {"semantic": GREEN, "syntactic": VERMILLION}  # others are blue
+KINDS = {"semantic": GREEN, "syntactic": VERMILLION}  # others are black
+COLLAPSED = 10  # times the median distance: no line of the plot
 
 
 def jobs_of(
@@ -70,8 +70,8 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         what ``origin_of`` has, and ``lines`` with ``variant``, ``parameters``, ``seeds``, ``kinds`` (of each seed; None
         for K = 1), ``components`` (names of those) and ``cells``: name → mean, sd, values, where the names are
-        REC, each output's name (of mixture samples), mse, inactive, and of the masks smoothness, decisiveness and
-        "smallest share", of the pixels, of any component.
+        REC, each output's name (of mixture samples), mse, inactive, and of the masks smoothness, contours, decisiveness
+        and "smallest share", of the pixels, of any component.
     """
     one_protocol(results)
     lines = []
@@ -88,6 +88,7 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
         cells["inactive"] = [result["latents"]["inactive_by_mean"] for result in own]
         if all(splits):
             cells["smoothness"] = [split["smoothness"] for split in splits]
+            cells["contours"] = [split["contours"] for split in splits]
             cells["decisiveness"] = [split["decisiveness"] for split in splits]
             cells["smallest share"] = [min(split["usage"]) for split in splits]
         lines.append({
@@ -102,7 +103,7 @@ def summarize_splits(results: list[dict[str, Any]]) -> dict[str, Any]:
 def split_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of the table."""
     usual = places_for(result["floor"])
-    digits = {"mse": 4, "inactive": 1, "smoothness": 2, "decisiveness": 2, "smallest share": 2}
+    digits = {"mse": 4, "inactive": 1, "smoothness": 2, "contours": 2, "decisiveness": 2, "smallest share": 2}
     rows = []
     for line in result["lines"]:
         cells = line["cells"]
@@ -123,7 +124,7 @@ def split_notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know."""
     seeds = sorted({seed for line in result["lines"] for seed in line["seeds"]})
     return [
-        f"mean ± standard deviation over training seeds of {', '.join(map(str, seeds))}; {result['distance']}, clean "
+        f"{over_seeds(seeds)}; {result['distance']}, clean "
         f"protocol, mixture on training codes but for REC; {result['images']:,} images on either side, "
         f"{result['source']}; floor {result['floor']:.{places_for(result['floor'])}f}",
         "best component: of the mean over seeds, to test images: an optimistic choice, which x̂ and mix are not",
@@ -136,23 +137,33 @@ def split_plot(result: dict[str, Any]) -> Figure:
     (the paper's figures 3 and 4), each seed a point."""
     lines = result["lines"]
     figure, (score, gain) = new_plot(10.4, 0.3 * len(lines) + 1.6, columns=2)
+    scores = [value for line in lines for value in line["cells"]["x_hat"]["values"]]
+    # A seed that collapsed is named at the edge: on a scale that holds it nothing else could be told apart.
+    edge = 1.05 * max(value for value in scores if value <= COLLAPSED * np.median(scores))
     for row, line in enumerate(lines):
-        values = line["cells"]["x_hat"]["values"]
-        score.plot(values, [row] * len(values), "o", color=BLUE, markersize=5, alpha=0.5, markeredgewidth=0)
-        score.plot(line["cells"]["x_hat"]["mean"], row, "|", color=BLUE, markersize=12, markeredgewidth=2)
+        cell = line["cells"]["x_hat"]
+        beyond = [value for value in cell["values"] if value > edge]
+        inside = [value for value in cell["values"] if value <= edge]
+        score.plot(inside, [row] * len(inside), "o", color=BLUE, markersize=5, alpha=0.5, markeredgewidth=0)
+        if beyond:
+            score.plot(edge, row, ">", color=BLUE, markersize=6, clip_on=False)
+            named = ", ".join(f"{value:.3g}" for value in beyond)
+            score.annotate(named, (edge, row), (-7, 0), textcoords="offset points", fontsize=8, ha="right", va="center")
+        else:
+            score.plot(cell["mean"], row, "|", color=BLUE, markersize=12, markeredgewidth=2)
         for i, kind in enumerate(line["kinds"] if line["components"] else ()):
             best = min(line["cells"][name]["values"][i] for name in line["components"])
             difference = best - line["cells"]["x_hat"]["values"][i]
             smoothness = line["cells"]["smoothness"]["values"][i]
-            gain.plot(smoothness, difference, "o", color=KINDS.get(kind, BLUE), markersize=5, alpha=0.7)
+            gain.plot(smoothness, difference, "o", color=KINDS.get(kind, BLACK), markersize=5, alpha=0.7)
     score.set_yticks(range(len(lines)), [line["variant"] for line in lines])
     score.set_ylim(len(lines) - 0.5, -0.7)
-    means = [line["cells"]["x_hat"]["mean"] for line in lines]
-    if max(means) > 10 * min(means):
-        score.set_xscale("log")
+    score.set_xlim(right=edge)
     score.set_xlabel(f"{result['distance']} of x̂, mixture")
     gain.axhline(0, color=BLACK, linewidth=0.8, linestyle=":")
     gain.set_xlabel("smoothness of the masks")
-    gain.set_title("green semantic, red syntactic, blue flat", fontsize=10, loc="left")
+    for kind, colour in (*KINDS.items(), ("none", BLACK)):
+        gain.plot([], [], "o", color=colour, markersize=5, alpha=0.7, label=kind)
+    gain.legend(fontsize=8, frameon=False, title="kind of split", title_fontsize=8)
     gain.set_ylabel("best component − x̂")
     return figure

@@ -20,6 +20,13 @@ def told(cell: dict[str, Any] | None, places: int) -> str:
     return f"{cell['mean']:.{places}f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.{places}f}")
 
 
+def over_seeds(seeds: list[int]) -> str:
+    """ "mean ± standard deviation over training seeds 0, 1, 2", or "training seed 0"."""
+    if len(seeds) == 1:
+        return f"training seed {seeds[0]}"
+    return f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}"
+
+
 def places_for(floor: float) -> int:
     """Digits behind the point of distances that are to be read beside this floor."""
     return 2 if floor < 1 else 1
@@ -41,8 +48,9 @@ def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, An
         name: float(np.mean([result["floor"][name] for result in results]))
         for name in ("frechet_distance", "frechet_distance_train")
     }
-    commits = dict.fromkeys(result["git_commit"] for result in results if result["git_commit"])
-    short = [commit[:7] + "-dirty" * commit.endswith("-dirty") for commit in commits]
+    trained, evaluated = (
+        _short([result.get(key) for result in results]) for key in ("git_commit", "evaluation_commit")
+    )
     versions = first["versions"]
     return {
         "data": first["data"], "scale": first["scale"], "distance": first["distance"],
@@ -52,9 +60,16 @@ def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, An
         "features": f"{card['extractor']}, weights {card['weights_sha256'][:8] or 'unknown'}, {card['resize']}; images "
         f"{card['quantisation']}; protocol {card['signature']}",
         "code": f"splitvae {versions['splitvae']}, torch {versions['torch']}"
-        + (f", commit{'s' * (len(short) > 1)} {', '.join(short)}" if short else ""),
+        + (f", trained at {trained}" if trained else "")
+        + (f", evaluated at {evaluated}" if evaluated else ""),
         "notes": [note for note in first["notes"] if paper or not note.startswith("paper protocol")],
     }  # fmt: skip
+
+
+def _short(commits: list[str | None]) -> str:
+    """ "6ec29cb, 5478b6d-dirty": each once, in the order of their first result."""
+    found = dict.fromkeys(commit for commit in commits if commit)
+    return ", ".join(commit[:7] + "-dirty" * commit.endswith("-dirty") for commit in found)
 
 
 def origin_notes(result: dict[str, Any]) -> list[str]:

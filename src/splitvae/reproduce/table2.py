@@ -277,11 +277,7 @@ def _card(
     """The protocol of every number, and what a reader must know."""
     encoding = _encoding(source)
     decides = {
-        "extractor": extractor.name,
-        "features": extractor.dim,
-        "weights_sha256": extractor.weights_sha256,
-        "weights_published": extractor.published,
-        "resize": extractor.resize,
+        **extractor.card,
         "quantisation": "uint8 as stored",
         "covariance": "divisor n − 1, float64, symmetric eigenvalues",
         "data_sha256": cache.meta["content_hash"],
@@ -308,9 +304,4 @@ def _card(
         notes.append(f"{size:,} images of each choice, twice the smallest class, where the paper has 10,000")
     if len(set(counts)) > 1:
         notes.append("the classes differ in size; a mix holds them in the training split's proportions")
-    if min(size, reference) <= extractor.dim:
-        notes.append(
-            f"rank-deficient: {min(size, reference):,} images for {extractor.dim:,} features; distances are biased "
-            "upwards, compare equal counts only"
-        )
-    return {"card": card, "notes": notes}
+    return {"card": card, "notes": notes + extractor.rank_notes(min(size, reference))}

@@ -62,7 +62,7 @@ def jobs_of(
     ]
 
 
-def summarize_table(table: str, scale: Scale, results: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize_table(table: str, results: list[dict[str, Any]]) -> dict[str, Any]:
     """A table from the results of its jobs.
 
     Returns:
@@ -95,7 +95,11 @@ def _lead(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
         return list(line["cells"][f"clean/{line['density']}"]["values"])
 
     x_hat = next((values(line) for line in lines if (line["system"], line["output"]) == ("svae", "x_hat")), None)
-    return lead({line["system"]: values(line) for line in lines if line["chosen"]}, x_hat)
+    found = lead({line["system"]: values(line) for line in lines if line["chosen"]}, x_hat)
+    if found is None:
+        return None
+    mixtures = {line["system"]: line["gaussians"] for line in lines if line["density"] == "gmm"}
+    return found | {"gaussians": (mixtures.get("svae"), mixtures.get(found["best_other"]))}
 
 
 def _line(data: str, number: int, system: str, output: str, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -153,9 +157,10 @@ def lead(scores: dict[str, list[float]], x_hat: list[float] | None) -> dict[str,
         x_hat: SplitVAE's, by x̂ alone, because it has four outputs to choose from and the others one.
 
     Returns:
-        ``best_other``; ``difference``: its mean distance minus SplitVAE's, positive = SplitVAE is ahead;
-        ``standard_error`` of the difference over training seeds, and ``interval``, Welch's of 95 %: both None where one
-        of them has a single seed; ``x_hat``: the difference by x̂ alone. None where there is nothing to compare.
+        ``best_other``, of how many ``others``; ``difference``: its mean distance minus SplitVAE's, positive = SplitVAE
+        is ahead; ``standard_error`` of the difference over training seeds, and ``interval``, Welch's of 95 %: both None
+        where one of them has a single seed; ``x_hat``: the difference by x̂ alone. None where there is nothing to
+        compare.
     """
     others = {system: values for system, values in scores.items() if system != "svae"}
     if "svae" not in scores or not others:
@@ -164,10 +169,12 @@ def lead(scores: dict[str, list[float]], x_hat: list[float] | None) -> dict[str,
     difference, error, interval = float(np.mean(others[best]) - np.mean(own)), None, None
     if min(len(own), len(others[best])) > 1:
         error = float(np.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (others[best], own))))
-        # The other is the best of several in these same numbers, so its mean is flattered, and SplitVAE's lead is not.
+        # The other is the best of several in these same numbers, so its mean is flattered: a lead of SplitVAE's is
+        # underestimated, a lag overestimated.
         interval = [*map(float, ttest_ind(others[best], own, equal_var=False).confidence_interval(0.95))]
     return {
         "best_other": best,
+        "others": len(others),
         "difference": difference,
         "standard_error": error,
         "interval": interval,

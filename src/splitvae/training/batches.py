@@ -5,6 +5,7 @@ from torch import Tensor
 
 from splitvae.config import TrainConfig
 from splitvae.data.loader import ImageLoader, seeded
+from splitvae.models.split_terms import images_with_mask
 
 
 class Batches:
@@ -27,20 +28,24 @@ class Batches:
         size = config.batch_size // (processes * config.accumulate)
         first = [(m * processes + process) * size for m in range(config.accumulate)]
         self.parts = [slice(i, i + size) for i in first]
+        self.shares = processes * config.accumulate
 
     def __call__(self, step: int) -> list[tuple[Tensor, ...]]:
-        """Images (b, C, H, W) in channels-last memory, noise (b, …), and masks (b, H, W) where there are some; one
-        tuple for each micro-batch."""
+        """Images (b, C, H, W) in channels-last memory, noise (b, …), and where there are masks these (b, H, W) and by
+        how many images their guidance is divided, see ``SplitTerms``; one tuple for each micro-batch."""
         device = self.loader.device
         epoch, index = divmod(step, self.loader.steps_per_epoch)
         # Drawn on the CPU, so that every device sees the same; from page-locked memory a copy does not wait for a GPU.
         generator = seeded(self.seed, "noise", step)
         noise = torch.randn(self.shape, generator=generator, pin_memory=device.type == "cuda")
+        given = None if self.loader.masks is None else self.loader.batch_of_masks(epoch, index)
+        # Of the whole batch: a part in which few images have a mask must not give each of them more weight.
+        guided_images = None if given is None else images_with_mask(given).clamp_min(1) / self.shares
         return [
             (
                 self.loader.batch(epoch, index, part).contiguous(memory_format=torch.channels_last),
                 noise[part].to(device, non_blocking=True),
-                *([] if self.loader.masks is None else [self.loader.batch_of_masks(epoch, index, part)]),
+                *([] if given is None or guided_images is None else [given[part], guided_images]),
             )
             for part in self.parts
         ]

@@ -56,7 +56,7 @@ def train(
     preset: str | None = None,
     *,
     out: str | Path | None = None,
-    resume: str | Path | None = None,
+    resume: Run | str | Path | None = None,
     overwrite: bool = False,
     **changes: Any,
 ) -> Run:

@@ -93,7 +93,7 @@ class Reporter:
             "epoch": (step - 1) // self.steps_per_epoch,
             "images_seen": step * self.config.batch_size,
             **means,
-            # Negative log-likelihood of the Gaussian decoder: SSE/(2γ) + (D/2)·log 2πγ.
+            # Negative log-likelihood of the Gaussian decoder: SSE/(2γ) + (N/2)·log 2πγ.
             "nll": means["reconstruction"] + 0.5 * self.values_per_image * math.log(2 * math.pi * gamma),
             # The KL's weight against SSE/2: what shrinks as training goes on.
             "beta_gamma": self.config.beta * gamma if self.config.variational else None,

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
-from splitvae.data.loader import ImageLoader, seeded
+from splitvae.data.loader import ImageLoader, fixed_images, seeded
 from splitvae.data.masks import Masks
 from splitvae.files import write_json
 from splitvae.models.autoencoder import Autoencoder
@@ -77,7 +77,7 @@ def wants_picture(step: int, steps_per_epoch: int, total: int) -> bool:
 def save_picture_of(model: Autoencoder, cache: ImageCache, run: Run, step: int) -> None:
     """Write ``samples/step-….png``: test images; masks, components and x̂ of their reconstructions, then of samples."""
     device = model.device
-    x = ImageLoader(cache, "test", 1, 0, device, resident=False).fixed(PICTURED)
+    x = fixed_images(cache, "test", PICTURED, device)
     z = torch.randn(PICTURED, model.latent_dim, generator=seeded(0, "picture", 0)).to(device)
     rows = [x, *rows_of(model.decode(model.encode(x).mode())).values(), *rows_of(model.decode(z)).values()]
     save_picture(grid([to_uint8(row) for row in rows]), run.path / "samples" / f"step-{step:07d}.png")
