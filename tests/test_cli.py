@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pytest
 from conftest import pixels, tiny_options
 from PIL import Image
 
+from splitvae import cli
+from splitvae.errors import Interrupted
 from splitvae.presets import PRESETS
 
 Call = Callable[..., tuple[int, str, str]]
@@ -397,3 +400,16 @@ def test_debug_shows_the_traceback(splitvae: Call):
 
     with pytest.raises(InputError):
         splitvae("info", "mnits", "--debug")
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_only_the_first_of_several_processes_tells_that_they_were_ended(rank: str, lines: int, monkeypatch, capsys):
+    def ended(*_: object, **__: object) -> None:
+        raise Interrupted("terminated; nothing was lost.", signal.SIGTERM)
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(cli, "app", ended)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert cli.run(["info"]) == 128 + signal.SIGTERM
+    signal.signal(signal.SIGTERM, handler)
+    assert capsys.readouterr().err.count("splitvae: terminated") == lines

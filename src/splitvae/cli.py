@@ -56,7 +56,9 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         message, status = f"{type(error).__name__}: {error} (run again with --debug for the traceback)", 1
-    if (rank := int(os.environ.get("RANK", "0"))) and status < 128:
+    if rank := int(os.environ.get("RANK", "0")):
+        if status >= 128:  # torchrun ends all of them together, and the first tells why
+            return status
         _let_the_first_tell()
         message = f"process {rank + 1}: {message}"
     print("splitvae: " + " ".join(message.split()), file=sys.stderr)
