@@ -33,6 +33,14 @@ def test_codes_and_images_keep_the_units_and_shapes_of_the_rows():
     assert list(vae.get_feature_names_out()) == [f"splitvaeestimator{i}" for i in range(3)]
 
 
+def test_a_row_gives_the_same_alone_and_among_others():
+    X = np.random.default_rng(0).random((150, 64))
+    vae = SplitVAEEstimator(**TINY, random_state=0).fit(X)
+    for method, rows in ((vae.transform, X), (vae.score_samples, X), (vae.inverse_transform, vae.transform(X))):
+        alone = np.concatenate([method(row[None]) for row in rows])
+        assert np.array_equal(alone, method(rows))
+
+
 def test_rows_of_any_length_become_squares_whose_empty_part_does_not_count():
     X = np.random.default_rng(0).random((30, 70))
     vae = SplitVAEEstimator(**TINY, random_state=0).fit(X)

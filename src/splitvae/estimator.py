@@ -18,7 +18,7 @@ from splitvae.errors import InputError, SplitVAEError
 from splitvae.models.vae import SplitVAE
 from splitvae.training.calibrate import calibrate
 
-PREDICTED = 500  # rows at once
+PREDICTED = 64  # rows at once
 LEAST_VARIANCE = 1e-6  # of the decoder, in units where the data spans [0, 1]: constant data has none
 
 
@@ -122,7 +122,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """The rows x̂ that codes X (N, latent_dim) stand for: (N, F) float32, in the units of ``fit``."""
         check_is_fitted(self)
         z = torch.as_tensor(np.asarray(X, dtype=np.float32), device=self.model_.device)
-        rows = [self._rows(self.model_.decode(part).x_hat) for part in z.split(PREDICTED)]
+        rows = [self._rows(self.model_.decode(part).x_hat)[:n] for part, n in _whole_batches(z)]
         return np.concatenate(rows) * np.float32(self.scale_) + np.float32(self.offset_)
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -186,15 +186,15 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     @torch.inference_mode()
     def _encoded(self, X: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Posterior means (n, D) and KL (n,) of rows, batch by batch."""
-        for start in range(0, len(X), PREDICTED):
-            posterior = self.model_.encode(self._images(X[start : start + PREDICTED]))
-            yield posterior.mean.cpu().numpy(), posterior.kl().cpu().numpy()
+        for x, n in _whole_batches(self._images(X)):
+            posterior = self.model_.encode(x)
+            yield posterior.mean[:n].cpu().numpy(), posterior.kl()[:n].cpu().numpy()
 
     @torch.inference_mode()
     def _reconstructed(self, X: np.ndarray) -> np.ndarray:
         """x̂ of the posterior means of rows, in the model's units."""
-        batches = [self._images(X[start : start + PREDICTED]) for start in range(0, len(X), PREDICTED)]
-        return np.concatenate([self._rows(self.model_.reconstruct(x)) for x in batches])
+        rows = [self._rows(self.model_.reconstruct(x))[:n] for x, n in _whole_batches(self._images(X))]
+        return np.concatenate(rows)
 
     def _train(self, x: Tensor, seed: int) -> None:
         """The loop of ``splitvae.training.loop`` in short: rows are in memory, and nothing is written."""
@@ -230,6 +230,15 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _whole_batches(rows: Tensor) -> Iterator[tuple[Tensor, int]]:
+    """Rows in batches of ``PREDICTED``, the last filled up with zeros, and how many of each are rows.
+
+    Batches of other sizes take other kernels, whose rounding would make a row's result depend on who is beside it.
+    """
+    for part in rows.split(PREDICTED):
+        yield torch.cat([part, part.new_zeros(PREDICTED - len(part), *part.shape[1:])]), len(part)
 
 
 class _Rows:
