@@ -1,5 +1,6 @@
 """Small real data and models that the tests share; nothing here touches a person's own cache."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,12 @@ TINY = {"base_channels": 4, "embedding_dim": 16, "num_scales": 2, "latent_dim": 
 @pytest.fixture(autouse=True, scope="session")
 def _small_machine() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_works() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would every process that these tests start and interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
