@@ -141,6 +141,10 @@ def test_lines_tell_mean_and_spread_and_choose_the_output_on_training_images(dig
     assert "no: another extractor (mnist-classifier)" in page
     assert any("floor" in note for note in notes_of(result))
     assert table_plot(result).axes
+    assert any(" in fp32; splitvae" in note for note in notes_of(result))
+    records[0]["training"]["precision"] = "bf16"
+    mixed = summarize_table("table1", records[1:] + records[:1])
+    assert any(" in fp32 (5 runs), bf16 (1); splitvae" in note for note in notes_of(mixed))
     assert str(tmp_path) not in json.dumps(records)
 
 

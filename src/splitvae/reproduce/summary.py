@@ -1,5 +1,6 @@
 """What tables and claims have in common: several seeds in one cell, and where their numbers come from."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, An
 
     Returns:
         ``data``, ``scale``, ``distance``, ``floor`` and ``floor_to_train`` (means), ``images``, ``source``,
-        ``hardware``, ``features`` and ``code`` in words, ``notes``.
+        ``hardware``, ``precision`` (of training → how many runs), ``features`` and ``code`` in words, ``notes``.
     """
     first, card = results[0], results[0]["card"]
     floors = {
@@ -57,6 +58,7 @@ def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, An
         "floor": floors["frechet_distance"], "floor_to_train": floors["frechet_distance_train"],
         "images": card["generated_images"], "source": card["source"],
         "hardware": sorted({result["hardware"] for result in results}),
+        "precision": dict(Counter(result["training"]["precision"] for result in results)),
         "features": f"{card['extractor']}, weights {card['weights_sha256'][:8] or 'unknown'}, {card['resize']}; images "
         f"{card['quantisation']}; protocol {card['signature']}",
         "code": f"splitvae {versions['splitvae']}, torch {versions['torch']}"
@@ -76,7 +78,15 @@ def origin_notes(result: dict[str, Any]) -> list[str]:
     """The same in lines, for the end of a page."""
     return [
         "values of single seeds where their spread exceeds their mean",
-        f"trained on {', '.join(result['hardware'])}; {result['code']}",
+        f"trained on {', '.join(result['hardware'])} in {_counted(result['precision'])}; {result['code']}",
         f"features: {result['features']}",
         *result["notes"],
     ]
+
+
+def _counted(runs: dict[str, int]) -> str:
+    """ "bf16", or "fp32 (9 runs), bf16 (35)"."""
+    if len(runs) == 1:
+        return next(iter(runs))
+    (first, count), *others = runs.items()
+    return ", ".join([f"{first} ({count} runs)", *(f"{name} ({n})" for name, n in others)])
