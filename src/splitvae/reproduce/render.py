@@ -8,7 +8,7 @@ from rich.table import Table
 from splitvae.presets.systems import SYSTEMS
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, new_plot
-from splitvae.reproduce.summary import origin_notes, places_for, told
+from splitvae.reproduce.summary import brief, origin_notes, places_for, told
 from splitvae.reproduce.tables import headline
 
 # Protocol: heading → the source that its column shows.
@@ -172,7 +172,7 @@ def table_plot(result: dict[str, Any]) -> Figure:
         color = GREEN if line["system"] == "svae" else BLUE
         score.plot(cell["values"], [row] * len(cell["values"]), "o", color=color, markersize=5, alpha=0.5, mew=0)
         score.plot(cell["mean"], row, "|", color=color, markersize=13, mew=2)
-        score.annotate(f"{cell['mean']:.3g}", (cell["mean"], row), (0, 7), **LABEL, ha="center")
+        score.annotate(brief(cell["mean"]), (cell["mean"], row), (0, 7), **LABEL, ha="center")
         cost.plot(line["gflop"], cell["mean"], "o", color=color, markersize=6)
         # Systems of equal cost lie above each other: names in the order of scores at the side, a line to each dot.
         place = (1.08, 0.02 + 0.96 * row / max(len(chosen) - 1, 1))

@@ -10,7 +10,7 @@ from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
 from splitvae.reproduce.claims import MIXTURES
 from splitvae.reproduce.render import lead_notes
-from splitvae.reproduce.summary import origin_notes, over_seeds, places_for, told
+from splitvae.reproduce.summary import brief, origin_notes, over_seeds, places_for, told
 
 COLOURS = [GREEN, BLUE, VERMILLION, ORANGE, PURPLE, BLACK]
 TITLES = {
@@ -134,7 +134,7 @@ def _tuned(result: dict[str, Any]) -> Figure:
         cell = line["cells"][line["density"]]
         colour = GREEN if line["system"] == "svae" else BLUE
         axes.errorbar(cell["mean"], row, xerr=cell["sd"], color=colour, marker="o", markersize=6, capsize=3)
-        axes.annotate(f"{cell['mean']:.3g}", (cell["mean"], row), (0, 7), textcoords="offset points", fontsize=7)
+        axes.annotate(brief(cell["mean"]), (cell["mean"], row), (0, 7), textcoords="offset points", fontsize=7)
     axes.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(lines)), [line["row"] for line in lines])
     axes.set_ylim(len(lines) - 0.5, -0.7)

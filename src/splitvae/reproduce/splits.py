@@ -16,7 +16,7 @@ from splitvae.reports.plots import BLACK, BLUE, GREEN, VERMILLION, new_plot
 from splitvae.reproduce.claims import scores_of
 from splitvae.reproduce.plan import Scale, one_protocol
 from splitvae.reproduce.results import Job
-from splitvae.reproduce.summary import origin_notes, origin_of, over_seeds, places_for, spread_of, told
+from splitvae.reproduce.summary import brief, origin_notes, origin_of, over_seeds, places_for, spread_of, told
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
 from splitvae.reproduce.tables import table_about
 
@@ -147,7 +147,7 @@ def split_plot(result: dict[str, Any]) -> Figure:
         score.plot(inside, [row] * len(inside), "o", color=BLUE, markersize=5, alpha=0.5, markeredgewidth=0)
         if beyond:
             score.plot(edge, row, ">", color=BLUE, markersize=6, clip_on=False)
-            named = ", ".join(f"{value:.3g}" for value in beyond)
+            named = ", ".join(brief(value) for value in beyond)
             score.annotate(named, (edge, row), (-7, 0), textcoords="offset points", fontsize=8, ha="right", va="center")
         else:
             score.plot(cell["mean"], row, "|", color=BLUE, markersize=12, markeredgewidth=2)

@@ -21,6 +21,11 @@ def told(cell: dict[str, Any] | None, places: int) -> str:
     return f"{cell['mean']:.{places}f}" + ("" if cell["sd"] is None else f" ± {cell['sd']:.{places}f}")
 
 
+def brief(value: float) -> str:
+    """ "1,238", "77.5", "0.61": three figures in a picture, and no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def over_seeds(seeds: list[int]) -> str:
     """ "mean ± standard deviation over training seeds 0, 1, 2", or "training seed 0"."""
     if len(seeds) == 1:
