@@ -6,6 +6,7 @@ from torch import Tensor
 from splitvae.config import TrainConfig
 from splitvae.data.loader import ImageLoader, seeded
 from splitvae.models.split_terms import images_with_mask
+from splitvae.training.precision import memory_layout
 
 
 class Batches:
@@ -23,7 +24,7 @@ class Batches:
     def __init__(
         self, loader: ImageLoader, config: TrainConfig, noise_shape: tuple[int, ...], processes: int, process: int
     ) -> None:
-        self.loader, self.seed = loader, config.seed
+        self.loader, self.seed, self.layout = loader, config.seed, memory_layout(config)
         self.shape = (config.batch_size, *noise_shape)
         size = config.batch_size // (processes * config.accumulate)
         first = [(m * processes + process) * size for m in range(config.accumulate)]
@@ -31,7 +32,7 @@ class Batches:
         self.shares = processes * config.accumulate
 
     def __call__(self, step: int) -> list[tuple[Tensor, ...]]:
-        """Images (b, C, H, W) in channels-last memory, noise (b, …), and where there are masks these (b, H, W) and by
+        """Images (b, C, H, W) in the memory layout of the model, noise (b, …), and where there are masks these (b, H, W) and by
         how many images their guidance is divided, see ``SplitTerms``; one tuple for each micro-batch."""
         device = self.loader.device
         epoch, index = divmod(step, self.loader.steps_per_epoch)
@@ -43,7 +44,7 @@ class Batches:
         guided_images = None if given is None else images_with_mask(given).clamp_min(1) / self.shares
         return [
             (
-                self.loader.batch(epoch, index, part).contiguous(memory_format=torch.channels_last),
+                self.loader.batch(epoch, index, part).contiguous(memory_format=self.layout),
                 noise[part].to(device, non_blocking=True),
                 *([] if given is None or guided_images is None else [given[part], guided_images]),
             )

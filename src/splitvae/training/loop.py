@@ -36,7 +36,7 @@ from splitvae.training.calibrate import calibrate
 from splitvae.training.checkpoint import TrainingState, load_latest
 from splitvae.training.ema import update_average
 from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
-from splitvae.training.precision import choose_precision
+from splitvae.training.precision import choose_precision, memory_layout
 from splitvae.training.progress import Reporter, finish_trackers, start_tracker
 from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
 from splitvae.training.schedule import Plateau, learning_rate
@@ -183,7 +183,8 @@ def _fit(
     total = config.epochs * loader.steps_per_epoch
 
     # Model, the running average of its weights, and Adam.
-    bare = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layout = memory_layout(config)
+    bare = build_model(config, cache.shape).to(device, memory_format=layout)  # type: ignore[call-overload]
     average = build_model(config, cache.shape).to(device) if config.ema_decay else None
     groups, fused = gamma_apart(bare, config.gamma_lr), device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-7, fused=fused)
@@ -212,7 +213,7 @@ def _fit(
     reporter.say(*opening_lines(run, config, bare, cache, masks, accelerator, bf16, found))
 
     # A second copy of the model gets calibrated weights, for pictures along the way and for use at the end.
-    ready = build_model(config, cache.shape).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ready = build_model(config, cache.shape).to(device, memory_format=layout)  # type: ignore[call-overload]
 
     def ready_model(images: int) -> Autoencoder:
         ready.load_state_dict((average or bare).state_dict())
