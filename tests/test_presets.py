@@ -76,6 +76,9 @@ def test_coefficients_are_those_that_the_authors_print():
 def test_small_recipes_have_equal_parameters_and_see_equal_images(data: str):
     own = resolve(preset_name(data, "svae", small=True))
     target = count_parameters(built(preset_name(data, "svae", small=True)))[1]
+    best = preset_name(data, "best", small=True)
+    assert abs(count_parameters(built(best))[1] / target - 1) < 0.05
+    assert [getattr(resolve(best), field) for field in ("epochs", "batch_size", "flip")] == [2, 100, False]
     for system in SIZES:
         name = preset_name(data, system, small=True)
         config = resolve(name)

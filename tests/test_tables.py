@@ -213,7 +213,7 @@ def test_the_lead_is_a_difference_with_its_standard_error():
     # Welch by hand: (1 + 4)² / (1² + 4²) = 25/17 degrees of freedom, whose 97.5 % quantile of Student's t is 6.1881.
     interval = pytest.approx([6 - 6.1881 * 5**0.5, 6 + 6.1881 * 5**0.5], rel=1e-4)
     assert found == {
-        "best_other": "rae", "others": 2, "difference": 6.0, "standard_error": error, "interval": interval, "x_hat": 5.0
+        "own": "svae", "best_other": "rae", "others": 2, "difference": 6.0, "standard_error": error, "interval": interval, "x_hat": 5.0
     }  # fmt: skip
     told = (
         "SplitVAE is ahead by 6.00 (95 % interval -7.84 to 19.84, Welch's over training seeds); by x̂ alone it is ahead"
@@ -226,6 +226,11 @@ def test_the_lead_is_a_difference_with_its_standard_error():
     assert "not equal, 20 Gaussians for SplitVAE and 10" in note
     assert lead({"rae": [1.0]}, None) is None
     assert lead({"svae": [1.0], "rae": [1.0, 2.0]}, None)["standard_error"] is None
+    # By our own recipe: the paper's is no rival of it, and it is none of the paper's.
+    scores = {"svae": [2.0, 2.0], "best": [1.0, 1.0], "vae": [4.0, 4.0]}
+    assert lead(scores, None, "best")["difference"] == 3.0
+    assert lead(scores, None)["difference"] == 2.0
+    assert "SplitVAE-best is ahead by 3.00" in lead_notes(lead(scores, None, "best"), "FD")[0]
 
 
 def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_path: Path, monkeypatch, splitvae):

@@ -44,6 +44,7 @@ SYSTEMS: dict[str, System] = {
     "balanced-2s-vae": System("balanced 2S-VAE", "Asperti & Trentin 2020", "second-stage"),
     "svae": System("SplitVAE", "Asperti, Bugo & Filippini 2022"),
     # ----
+    "best": System("SplitVAE-best", "this library"),
     "vae": System("VAE (SplitVAE, K = 1)", "Kingma & Welling 2014"),
     "beta-vae": System("β-VAE", "Higgins et al. 2017"),
     "rae": System("RAE", "Ghosh et al. 2020"),
@@ -200,5 +201,5 @@ OTHERS: dict[str, Preset] = {
     for data in DATA_SETS
     for system in SYSTEMS
     # Dai & Wipf take the network of WAE for CelebA only.
-    if system != "svae" and (system != "2s-vae-wae" or data == "celeba")
+    if system not in ("svae", "best") and (system != "2s-vae-wae" or data == "celeba")
 }

@@ -140,6 +140,7 @@ def lead_notes(lead: dict[str, Any] | None, distance: str) -> list[str]:
     """How far SplitVAE is ahead, in words; nothing where there is nothing to compare."""
     if lead is None:
         return []
+    name = SYSTEMS[lead["own"]].row
     verdict, alone, sure = _verdict(lead["difference"]), "", ""
     if lead["interval"] is not None:
         low, high = sorted(end if lead["difference"] > 0 else -end for end in lead["interval"])
@@ -149,9 +150,9 @@ def lead_notes(lead: dict[str, Any] | None, distance: str) -> list[str]:
     row, unequal = SYSTEMS[lead["best_other"]].row, ""
     own, other = lead.get("gaussians", (None, None))
     if own and other and own != other:
-        unequal = f". The mixtures are not equal, {own} Gaussians for SplitVAE and {other}, which may decide it"
+        unequal = f". The mixtures are not equal, {own} Gaussians for {name} and {other}, which may decide it"
     of = f", best of {lead['others']} by these very scores, which flatters it" if lead["others"] > 1 else ""
-    return [f"{distance} of the best other, {row}{of}, and SplitVAE: SplitVAE is {verdict}{sure}{alone}{unequal}"]
+    return [f"{distance} of the best other, {row}{of}, and {name}: {name} is {verdict}{sure}{alone}{unequal}"]
 
 
 def _verdict(difference: float) -> str:

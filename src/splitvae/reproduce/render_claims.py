@@ -22,7 +22,7 @@ TITLES = {
 def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of a claim's table; of a tuning each system's best trial is marked."""
     names = list(dict.fromkeys(name for line in result["lines"] for name in line["cells"]))
-    of_recipes = result["claim"] in ("tuning", "tuned")
+    of_recipes = result["claim"] in ("tuning", "tuned", "best")
     digits = {"mse": 4, "inactive": 1, "KL": 1}
     usual = places_for(result["floor"])
     rows = []
@@ -44,7 +44,8 @@ def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def trial(line: dict[str, Any]) -> str:
     """What was changed in the recipe."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in line["changes"].items()) or "as it is"
+    changes = {name: value if isinstance(value, str) else f"{value:g}" for name, value in line["changes"].items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in changes.items()) or "as it is"
 
 
 def claim_notes(result: dict[str, Any]) -> list[str]:
@@ -59,6 +60,7 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
         *([_choice(result)] if tuning else []),
         *(["* the system's best trial, with the density that reached it"] if tuning else []),
         *(["* the density that was nearest to training images in the tuning"] if result["claim"] == "tuned" else []),
+        *(["* the density that is nearest to training images"] if result["claim"] == "best" else []),
         *_lost_seeds(result["lines"], seeds),
         *lead_notes(result["lead"], result["distance"]),
         *origin_notes(result),
@@ -88,7 +90,8 @@ def _lost_seeds(lines: list[dict[str, Any]], seeds: list[int]) -> list[str]:
 
 def claim_plot(result: dict[str, Any]) -> Figure:
     """The distance over the number of Gaussians, the trials, or the latents with those that are inactive."""
-    return {"components": _components, "latents": _latents, "tuning": _tuning, "tuned": _tuned}[result["claim"]](result)
+    plots = {"components": _components, "latents": _latents, "tuning": _tuning, "tuned": _tuned, "best": _tuned}
+    return plots[result["claim"]](result)
 
 
 def _components(result: dict[str, Any]) -> Figure:
@@ -132,7 +135,7 @@ def _tuned(result: dict[str, Any]) -> Figure:
     figure, (axes,) = new_plot(7.0, 0.42 * len(lines) + 1.2)
     for row, line in enumerate(lines):
         cell = line["cells"][line["density"]]
-        colour = GREEN if line["system"] == "svae" else BLUE
+        colour = GREEN if line["system"] in ("svae", "best") else BLUE
         axes.errorbar(cell["mean"], row, xerr=cell["sd"], color=colour, marker="o", markersize=6, capsize=3)
         axes.annotate(brief(cell["mean"]), (cell["mean"], row), (0, 7), textcoords="offset points", fontsize=7)
     axes.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")

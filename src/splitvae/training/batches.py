@@ -32,8 +32,8 @@ class Batches:
         self.shares = processes * config.accumulate
 
     def __call__(self, step: int) -> list[tuple[Tensor, ...]]:
-        """Images (b, C, H, W) in the memory layout of the model, noise (b, …), and where there are masks these (b, H, W) and by
-        how many images their guidance is divided, see ``SplitTerms``; one tuple for each micro-batch."""
+        """Images (b, C, H, W) in the model's layout of memory, noise (b, …), and where there are masks these (b, H, W)
+        and by how many images their guidance is divided, see ``SplitTerms``; one tuple for each micro-batch."""
         device = self.loader.device
         epoch, index = divmod(step, self.loader.steps_per_epoch)
         # Drawn on the CPU, so that every device sees the same; from page-locked memory a copy does not wait for a GPU.
