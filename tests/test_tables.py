@@ -12,7 +12,7 @@ from conftest import TINY, pixels
 from PIL import Image
 
 from splitvae import InputError, Run
-from splitvae.presets import PRESETS
+from splitvae.presets import PRESETS, resolve
 from splitvae.reproduce.claims import jobs_of as jobs_of_claim
 from splitvae.reproduce.claims import summarize_claim
 from splitvae.reproduce.plan import Planned, carry_out, plan
@@ -213,7 +213,8 @@ def test_the_lead_is_a_difference_with_its_standard_error():
     # Welch by hand: (1 + 4)² / (1² + 4²) = 25/17 degrees of freedom, whose 97.5 % quantile of Student's t is 6.1881.
     interval = pytest.approx([6 - 6.1881 * 5**0.5, 6 + 6.1881 * 5**0.5], rel=1e-4)
     assert found == {
-        "own": "svae", "best_other": "rae", "others": 2, "difference": 6.0, "standard_error": error, "interval": interval, "x_hat": 5.0
+        "own": "svae", "best_other": "rae", "others": 2, "difference": 6.0, "standard_error": error,
+        "interval": interval, "x_hat": 5.0,
     }  # fmt: skip
     told = (
         "SplitVAE is ahead by 6.00 (95 % interval -7.84 to 19.84, Welch's over training seeds); by x̂ alone it is ahead"
@@ -227,7 +228,7 @@ def test_the_lead_is_a_difference_with_its_standard_error():
     assert lead({"rae": [1.0]}, None) is None
     assert lead({"svae": [1.0], "rae": [1.0, 2.0]}, None)["standard_error"] is None
     # By our own recipe: the paper's is no rival of it, and it is none of the paper's.
-    scores = {"svae": [2.0, 2.0], "best": [1.0, 1.0], "vae": [4.0, 4.0]}
+    scores = {"svae": [1.5, 2.5], "best": [0.5, 1.5], "vae": [3.5, 4.5]}
     assert lead(scores, None, "best")["difference"] == 3.0
     assert lead(scores, None)["difference"] == 2.0
     assert "SplitVAE-best is ahead by 3.00" in lead_notes(lead(scores, None, "best"), "FD")[0]
@@ -365,6 +366,34 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         assert any("training codes" in note for note in claim_notes(result))
     with pytest.raises(InputError, match="'latent' is unknown"):
         jobs_of_claim("latent", "mnist")
+
+
+def test_our_recipe_stands_beside_what_the_others_gain_by_it(digits: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("splitvae.reproduce.claims.MIXTURES", (1, 2))
+    assert "best" not in {job.system for job in jobs_of("table1")}  # the table is the paper's
+    systems = [job.system for job in jobs_of_claim("best", "mnist", seeds=1)]
+    assert systems == ["best", *(job.system for job in jobs_of("table1", seeds=1) if job.system != "svae")]
+
+    jobs = jobs_of_claim("best", "cifar10", only=["best", "vae", "beta-vae", "rae-l2"], seeds=1)
+    own, vae, beta_vae, rae = (job.config for job in jobs)
+    assert {job.seed for job in jobs} == {1}  # seed 0 is the one that the recipe was found with
+    assert own == resolve("cifar10-best-small", seed=1)
+    assert replace(vae, model="splitvae") == own  # but for K: "vae" has one component
+    assert (beta_vae.network, beta_vae.lr, beta_vae.beta, beta_vae.gamma_rule) == ("rae", own.lr, 4.0, "fixed")
+    assert (rae.lr, rae.warmup_steps) == (own.lr, own.warmup_steps)
+    assert rae == resolve("cifar10-rae-l2-small", seed=1, lr=own.lr, warmup_steps=own.warmup_steps)
+
+    values = PRESETS["mnist-rae-gp-small"].values | {"model": "splitvae", "num_components": 2, "lr": 2e-3}
+    values = {name: value for name, value in values.items() if name not in ("embedding_weight", "penalty_weight")}
+    monkeypatch.setitem(PRESETS, "mnist-best-small", replace(PRESETS["mnist-best-small"], values=values))
+    out = tmp_path / "runs"
+    entries = plan(jobs_of_claim("best", "mnist", n=20, only=["best", "rae-gp"]), out, out / "results", EXTRACTOR)
+    result = summarize_claim("best", carry_out(entries, out, out / "results", EXTRACTOR, str(digits))[0])
+    assert [line["changes"] for line in result["lines"]] == [{"lr": 2e-3}, {}]
+    assert result["lead"]["own"] == "best"
+    assert any("SplitVAE-best is" in note for note in claim_notes(result))
+    assert claim_rows(result)[1][0][:3] == ["RAE-GP", "lr 0.002", "x̂"]
+    assert claim_plot(result).axes
 
 
 def test_results_of_other_data_weights_or_defaults_are_not_taken(digits: Path, tmp_path: Path, splitvae):

@@ -96,12 +96,11 @@ def taken_from_best(job: Job) -> tuple[tuple[str, Any], ...]:
     """What a system can take of our recipe for SplitVAE: rate and warm-up; where its network is SplitVAE's, the other
     network too; and K = 1, whose β means the same, all of it."""
     own, best = job.config, replace(job, system="best", changes=()).config
-    names = ["lr", "warmup_steps"]
-    if own.network == "split-vae":
-        names += ["network", "base_channels", "latent_dim"]
-    if job.system == "vae":
-        names += ["beta"]
-    return tuple((name, getattr(best, name)) for name in names if getattr(own, name) != getattr(best, name))
+    names = ["lr", "warmup_steps", *["beta"] * (job.system == "vae")]
+    taken = [name for name in names if getattr(own, name) != getattr(best, name)]
+    if own.network != best.network and own.network == "split-vae":
+        taken += ["network", "base_channels", "latent_dim"]  # a recipe's sizes are gone with its network
+    return tuple((name, getattr(best, name)) for name in taken)
 
 
 def _mixtures(job: Job) -> tuple[int, ...]:
@@ -172,9 +171,9 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
         # A change must gain something: a system that got stuck in every trial keeps its own recipe.
         line["best"] = line is min(own_lines, key=lambda other: other["to_train"] * (GAIN if other["changes"] else 1))
     scores = {line["system"]: line["score"] for line in lines}
-    own = "best" if claim == "best" else "svae"
-    x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == own), None)
-    found = lead(scores, x_hat, own) if claim in ("tuned", "best") else None
+    recipe = "best" if claim == "best" else "svae"
+    x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == recipe), None)
+    found = lead(scores, x_hat, recipe) if claim in ("tuned", "best") else None
     return origin_of(results, paper=False) | {"claim": claim, "lines": lines, "lead": found}
 
 
