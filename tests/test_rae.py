@@ -35,9 +35,11 @@ from splitvae.models.penalties import (
     squared_output_penalty,
     weight_penalty,
 )
+from splitvae.presets import resolve
 from splitvae.reports.plots import latent_plot, loss_plot
 from splitvae.training import loop
 from splitvae.training.calibrate import calibrate
+from splitvae.training.precision import memory_layout
 
 Call = Callable[..., tuple[int, str, str]]
 COLOUR = Extractor("mean-colour", 1, lambda x: x.float().mean(dim=(2, 3)), "none", "no-weights", published=True)
@@ -380,6 +382,21 @@ def test_the_penalty_of_a_model_reaches_its_decoder_and_encoder():
     model(images())["penalty"].backward()
     for name in ("decoder_dense", "decoder_head", "encoder_convs.0"):
         assert model.network.get_submodule(name).weight.grad.abs().max() > 0
+
+
+def test_the_layout_of_memory_changes_a_penalised_step_by_rounding_only():
+    plain = resolve("mnist-rae-gp-small")
+    assert memory_layout(plain) == torch.contiguous_format
+    assert memory_layout(resolve("cifar10-rae-gp-small")) == torch.channels_last  # the authors' penalty has weight 0
+    assert memory_layout(resolve("mnist-rae-l2-small")) == torch.channels_last
+    model = tiny(regularizer="gp", penalty_weight=1e-3)
+    x, gradients = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0)), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        own = copy.deepcopy(model).to(memory_format=layout)
+        own(x.contiguous(memory_format=layout))["loss"].backward()
+        gradients.append([parameter.grad for parameter in own.parameters()])
+    for contiguous, last in zip(*gradients, strict=True):
+        torch.testing.assert_close(contiguous, last, rtol=1e-4, atol=1e-4)
 
 
 def test_the_weight_penalty_by_hand():
