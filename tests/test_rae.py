@@ -385,10 +385,12 @@ def test_the_penalty_of_a_model_reaches_its_decoder_and_encoder():
 
 
 def test_the_layout_of_memory_changes_a_penalised_step_by_rounding_only():
-    plain = resolve("mnist-rae-gp-small")
-    assert memory_layout(plain) == torch.contiguous_format
-    assert memory_layout(resolve("cifar10-rae-gp-small")) == torch.channels_last  # the authors' penalty has weight 0
-    assert memory_layout(resolve("mnist-rae-l2-small")) == torch.channels_last
+    cpu = torch.device("cpu")
+    assert memory_layout(resolve("mnist-rae-gp-small"), cpu) == torch.contiguous_format
+    assert memory_layout(resolve("mnist-rae-gp-small"), torch.device("cuda")) == torch.channels_last
+    # The authors' penalty has weight 0 there.
+    assert memory_layout(resolve("cifar10-rae-gp-small"), cpu) == torch.channels_last
+    assert memory_layout(resolve("mnist-rae-l2-small"), cpu) == torch.channels_last
     model = tiny(regularizer="gp", penalty_weight=1e-3)
     x, gradients = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0)), []
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -358,7 +358,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     assert {job.system for job in jobs} == {"2s-vae"}
     (told,) = [note for note in claim_notes(tuned) if "the best other, 2S-VAE, and SplitVAE" in note]
     assert "95 % interval" in told
-    assert any("so many candidates: 8 for 2S-VAE; 16 for SplitVAE" in note for note in claim_notes(tuning))
+    assert any("of so many candidates: 8 for 2S-VAE; 16 for SplitVAE" in note for note in claim_notes(tuning))
     for result in (components, latents, tuning, tuned):
         headings, rows = claim_rows(result)
         assert all(len(row) == len(headings) for row in rows)
@@ -368,24 +368,32 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         jobs_of_claim("latent", "mnist")
 
 
-def test_our_recipe_stands_beside_what_the_others_gain_by_it(digits: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("splitvae.reproduce.claims.MIXTURES", (1, 2))
+def test_others_take_of_our_recipe_what_they_can():
     assert "best" not in {job.system for job in jobs_of("table1")}  # the table is the paper's
     systems = [job.system for job in jobs_of_claim("best", "mnist", seeds=1)]
     assert systems == ["best", *(job.system for job in jobs_of("table1", seeds=1) if job.system != "svae")]
 
     jobs = jobs_of_claim("best", "cifar10", only=["best", "vae", "beta-vae", "rae-l2"], seeds=1)
-    own, vae, beta_vae, rae = (job.config for job in jobs)
+    own, _, beta_vae, rae = (job.config for job in jobs)
     assert {job.seed for job in jobs} == {1}  # seed 0 is the one that the recipe was found with
     assert own == resolve("cifar10-best-small", seed=1)
-    assert replace(vae, model="splitvae") == own  # but for K: "vae" has one component
+    for data in ("mnist", "cifar10", "celeba"):
+        for scale in ("small", "paper"):  # K = 1 differs in nothing but K
+            best, vae = (job.config for job in jobs_of_claim("best", data, scale, ["best", "vae"], 1))
+            assert replace(vae, model="splitvae", num_components=2) == best
     assert (beta_vae.network, beta_vae.lr, beta_vae.beta, beta_vae.gamma_rule) == ("rae", own.lr, 4.0, "fixed")
+    (ae,) = (job.config for job in jobs_of_claim("best", "mnist", only=["ae"], seeds=1))
+    assert (ae.latent_dim, ae.base_channels) == (32, 13)  # our latents at our number of parameters
+    (paper,) = jobs_of_claim("best", "mnist", only=["svae"], seeds=1)
+    assert not paper.changes
     assert (rae.lr, rae.warmup_steps) == (own.lr, own.warmup_steps)
     assert rae == resolve("cifar10-rae-l2-small", seed=1, lr=own.lr, warmup_steps=own.warmup_steps)
 
+
+def test_our_recipe_stands_beside_the_others_with_what_they_take_of_it(digits: Path, tmp_path: Path, monkeypatch):
     values = PRESETS["mnist-rae-gp-small"].values | {"model": "splitvae", "num_components": 2, "lr": 2e-3}
     values = {name: value for name, value in values.items() if name not in ("embedding_weight", "penalty_weight")}
-    monkeypatch.setitem(PRESETS, "mnist-best-small", replace(PRESETS["mnist-best-small"], values=values))
+    monkeypatch.setitem(PRESETS, "mnist-best-small", replace(PRESETS["mnist-rae-gp-small"], values=values))
     out = tmp_path / "runs"
     entries = plan(jobs_of_claim("best", "mnist", n=20, only=["best", "rae-gp"]), out, out / "results", EXTRACTOR)
     result = summarize_claim("best", carry_out(entries, out, out / "results", EXTRACTOR, str(digits))[0])
@@ -393,6 +401,9 @@ def test_our_recipe_stands_beside_what_the_others_gain_by_it(digits: Path, tmp_p
     assert result["lead"]["own"] == "best"
     assert any("SplitVAE-best is" in note for note in claim_notes(result))
     assert claim_rows(result)[1][0][:3] == ["RAE-GP", "lr 0.002", "x̂"]
+    (best,) = [line for line in result["lines"] if line["system"] == "best"]
+    twin = result | {"lead_of_split": lead({"best": best["score"], "vae": [9.0, 9.5, 10.0]}, None, "best")}
+    assert any("the best other, VAE (SplitVAE, K = 1), and SplitVAE-best" in note for note in claim_notes(twin))
     assert claim_plot(result).axes
 
 

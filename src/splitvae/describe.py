@@ -104,7 +104,7 @@ def activation_bytes(model: Autoencoder) -> int:
 def list_presets() -> None:
     """Print the presets by system and data set."""
     console = Console(highlight=False, markup=False)
-    console.print("Presets of the tables, each but the last also with -small behind its name, for two cores:\n")
+    console.print("Presets by system, each but the last also with -small behind its name, for two cores:\n")
     table = Table(box=None, pad_edge=False)
     for title in ("system", *DATA_SETS):
         table.add_column(title, no_wrap=True)

@@ -52,8 +52,8 @@ def reproduce(
         scale: small = minutes of training on two cores, paper = the authors' networks and epochs, for a GPU.
         only: Systems, with commas between: rae-gp, rae-l2, rae-sn, 2s-vae, balanced-2s-vae, svae, vae, …; of splits its
             variants, such as "K = 1,semantic".
-        seeds: Of training: 0, 1 …; without it 3, for
-            tuning 1. For table2 of the random mixes; without it 5.
+        seeds: Of training: 0, 1 …, of tuned and best 1, 2 …; without it 3, for tuning 1. For table2 of the random
+            mixes; without it 5.
         n: Images on either side of a distance; without it 5,000 for small, else 10,000.
         results: Small files with what is finished; without it docs/results/runs where it exists, else OUT/results.
         dry_run: Tell what would be done, and do nothing.

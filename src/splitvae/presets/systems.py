@@ -54,6 +54,9 @@ SYSTEMS: dict[str, System] = {
 }
 
 
+OWN = ("svae", "best")  # SplitVAE by the paper's recipe, and by ours
+
+
 def preset_name(data: str, system: str, small: bool = False) -> str:
     """The preset of a system on a data set: ``mnist-rae-gp``; Split-VAE's own is ``mnist``."""
     return data + (f"-{system}" if system != "svae" else "") + ("-small" if small else "")
@@ -201,5 +204,5 @@ OTHERS: dict[str, Preset] = {
     for data in DATA_SETS
     for system in SYSTEMS
     # Dai & Wipf take the network of WAE for CelebA only.
-    if system not in ("svae", "best") and (system != "2s-vae-wae" or data == "celeba")
+    if system not in OWN and (system != "2s-vae-wae" or data == "celeba")
 }

@@ -7,8 +7,8 @@
   table shows, so that a recipe is frozen before its score on test images is looked at.
 - "tuned": each system by its best trial, with the output and the density that were nearest then, over several seeds,
   against test images. They begin at 1, because seed 0 is the one that all of this was chosen by.
-- "best": SplitVAE by our own recipe, and every other system with as much of that recipe as it can take, so that what
-  the split gives is told apart from what rate, network and Gaussians give to all. Seeds begin at 1 here too.
+- "best": SplitVAE by our own recipe, and every other system with what it can take of it (``taken_from_best``), so that
+  what the split gives is told apart from what rate, network and Gaussians give to all. Seeds begin at 1 here too.
 """
 
 from dataclasses import replace
@@ -18,12 +18,12 @@ import numpy as np
 
 from splitvae.errors import InputError, nearest
 from splitvae.presets import PRESETS
-from splitvae.presets.systems import SYSTEMS
+from splitvae.presets.systems import OWN, SYSTEMS, preset_name
 from splitvae.reproduce.plan import Scale, one_protocol
 from splitvae.reproduce.results import Job
 from splitvae.reproduce.summary import origin_of, spread_of
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
-from splitvae.reproduce.tables import lead, table_about
+from splitvae.reproduce.tables import lead, systems_of, table_about
 
 CLAIMS = ("latents", "components", "tuning", "tuned", "best")
 LATENTS = {"mnist": (16, 32), "fashion-mnist": (16, 32), "cifar10": (128, 200), "celeba": (64, 150)}
@@ -45,8 +45,8 @@ def jobs_of(
     Args:
         claim: one of ``CLAIMS``.
         data: a data set of the tables.
-        scale, only, seeds, n: as for a table; "latents" is about SplitVAE and its K = 1 alone, "best" about all but the
-            paper's SplitVAE.
+        scale, only, seeds, n: as for a table, but seeds of "tuned" and "best" begin at 1; "latents" is about SplitVAE
+            and its K = 1 alone, "best" about all but the paper's SplitVAE unless that is asked for.
         tuning: for "tuned", the summary of "tuning".
 
     Raises:
@@ -59,21 +59,22 @@ def jobs_of(
         jobs = jobs_of_table(table, scale, ["svae", "vae"], seeds, n)
         return [changed(job, "latent_dim", latent_dim) for latent_dim in LATENTS[data] for job in jobs]
     if claim == "best" and only is None:
-        only = ["best", *(job.system for job in jobs_of_table(table, scale, None, 1, n) if job.system != "svae")]
+        only = ["best", *(system for system in systems_of(table, scale) if system not in OWN)]
     jobs = jobs_of_table(table, scale, only, seeds, n)
     if claim == "best":
-        return [replace(job, seed=job.seed + 1, changes=taken_from_best(job), mixtures=MIXTURES[-1:]) for job in jobs]
+        mixtures = (PRESETS[preset_name(data, "best", scale == "small")].densities["gmm"]["n_components"],)
+        return [replace(job, seed=job.seed + 1, changes=taken_from_best(job), mixtures=mixtures) for job in jobs]
     if claim == "components":
         return [replace(job, mixtures=MIXTURES) for job in jobs]
     if claim == "tuning":
         return [replace(job, changes=trial, mixtures=_mixtures(job)) for job in jobs for trial in trials(job)]
     if tuning is None:
         raise InputError("tuned is each system by its best trial: pass the summary of a tuning.")
-    best = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["best"]}
+    chosen = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["best"]}
     return [
-        replace(job, seed=job.seed + 1, changes=best[job.system], mixtures=_mixtures(job))
+        replace(job, seed=job.seed + 1, changes=chosen[job.system], mixtures=_mixtures(job))
         for job in jobs
-        if job.system in best  # every trial of another one failed
+        if job.system in chosen  # every trial of another one failed
     ]
 
 
@@ -93,13 +94,23 @@ def trials(job: Job) -> list[tuple[tuple[str, Any], ...]]:
 
 
 def taken_from_best(job: Job) -> tuple[tuple[str, Any], ...]:
-    """What a system can take of our recipe for SplitVAE: rate and warm-up; where its network is SplitVAE's, the other
-    network too; and K = 1, whose β means the same, all of it."""
+    """What a system can take of our recipe for SplitVAE.
+
+    All take its rate, schedule and warm-up. Those on SplitVAE's own network take RAE's where we do; those on RAE's with
+    another number of latents our sizes, which have as many parameters. K = 1, whose β and γ mean the same, takes all.
+    The paper's SplitVAE stays as it is.
+    """
+    if job.system in OWN:
+        return ()
     own, best = job.config, replace(job, system="best", changes=()).config
-    names = ["lr", "warmup_steps", *["beta"] * (job.system == "vae")]
+    names = ["lr", "lr_schedule", "warmup_steps"]
+    if job.system == "vae":
+        names += ["beta", "gamma_init", "batch_norm_momentum"]
     taken = [name for name in names if getattr(own, name) != getattr(best, name)]
-    if own.network != best.network and own.network == "split-vae":
-        taken += ["network", "base_channels", "latent_dim"]  # a recipe's sizes are gone with its network
+    if own.network == "split-vae" != best.network:
+        taken += ["network", "base_channels", "latent_dim"]  # the sizes of a recipe go with its network
+    elif own.network == best.network and own.latent_dim != best.latent_dim:
+        taken += ["base_channels", "latent_dim"]
     return tuple((name, getattr(best, name)) for name in taken)
 
 
@@ -128,7 +139,8 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
         ``candidates`` (how many were compared for that, if any),
         ``seeds`` and ``cells``: name → mean, sd over seeds, values.
         The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest, the recipe
-        as it is where no change gains 1 %. "tuned" and "best" have ``lead``, see ``tables.lead``.
+        as it is where no change gains 1 %. "tuned" and "best" have ``lead``, see ``tables.lead``, and
+        "best" has ``lead_of_split``, that over K = 1 alone, which differs in nothing else.
     """
     one_protocol(results)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -174,7 +186,9 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
     recipe = "best" if claim == "best" else "svae"
     x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == recipe), None)
     found = lead(scores, x_hat, recipe) if claim in ("tuned", "best") else None
-    return origin_of(results, paper=False) | {"claim": claim, "lines": lines, "lead": found}
+    pair = {system: values for system, values in scores.items() if system in ("best", "vae")}
+    of_split = lead(pair, x_hat, "best") if claim == "best" else None
+    return origin_of(results, paper=False) | {"claim": claim, "lines": lines, "lead": found, "lead_of_split": of_split}
 
 
 def scores_of(results: list[dict[str, Any]], output: str, source: str, to: str = "") -> list[float]:

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from splitvae.presets.systems import SYSTEMS
+from splitvae.presets.systems import OWN, SYSTEMS
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, new_plot
 from splitvae.reproduce.summary import brief, origin_notes, places_for, told
@@ -170,7 +170,7 @@ def table_plot(result: dict[str, Any]) -> Figure:
     sizes = {_millions(line["parameters"]) for line in chosen}
     for row, line in enumerate(chosen):
         cell = line["cells"][f"clean/{line['density']}"]
-        color = GREEN if line["system"] == "svae" else BLUE
+        color = GREEN if line["system"] in OWN else BLUE
         score.plot(cell["values"], [row] * len(cell["values"]), "o", color=color, markersize=5, alpha=0.5, mew=0)
         score.plot(cell["mean"], row, "|", color=color, markersize=13, mew=2)
         score.annotate(brief(cell["mean"]), (cell["mean"], row), (0, 7), **LABEL, ha="center")

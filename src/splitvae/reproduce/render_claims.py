@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from splitvae.presets.systems import SYSTEMS
+from splitvae.presets.systems import OWN, SYSTEMS
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
 from splitvae.reproduce.claims import MIXTURES
@@ -22,7 +22,7 @@ TITLES = {
 def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of a claim's table; of a tuning each system's best trial is marked."""
     names = list(dict.fromkeys(name for line in result["lines"] for name in line["cells"]))
-    of_recipes = result["claim"] in ("tuning", "tuned", "best")
+    shows_recipe = result["claim"] in ("tuning", "tuned", "best")
     digits = {"mse": 4, "inactive": 1, "KL": 1}
     usual = places_for(result["floor"])
     rows = []
@@ -30,13 +30,13 @@ def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = []
         for name in names:
             text = told(line["cells"].get(name), digits.get(name, usual))
-            cells.append(text + " *" * (of_recipes and line["best"] and name == line["density"]))
+            cells.append(text + " *" * (shows_recipe and line["best"] and name == line["density"]))
         rows.append(
-            [line["row"], trial(line) if of_recipes else str(line["latent_dim"]), symbol(line["output"]), *cells]
+            [line["row"], trial(line) if shows_recipe else str(line["latent_dim"]), symbol(line["output"]), *cells]
         )
     return [
         "system",
-        "recipe" if of_recipes else "latents",
+        "recipe" if shows_recipe else "latents",
         "output",
         *(TITLES.get(name, name) for name in names),
     ], rows
@@ -57,12 +57,13 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
         f"{over_seeds(seeds)}; {result['distance']} {against}, "
         f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
         f"floor {result['floor_to_train' if tuning else 'floor']:.{places_for(result['floor'])}f}",
-        *([_choice(result)] if tuning else []),
+        *([_choice(result)] if tuning or result["claim"] == "best" else []),
         *(["* the system's best trial, with the density that reached it"] if tuning else []),
         *(["* the density that was nearest to training images in the tuning"] if result["claim"] == "tuned" else []),
         *(["* the density that is nearest to training images"] if result["claim"] == "best" else []),
         *_lost_seeds(result["lines"], seeds),
         *lead_notes(result["lead"], result["distance"]),
+        *lead_notes(result["lead_of_split"], result["distance"]),
         *origin_notes(result),
     ]
 
@@ -76,7 +77,7 @@ def _choice(result: dict[str, Any]) -> str:
     for row, count in counts.items():
         rows.setdefault(count, []).append(row)
     numbers = "; ".join(f"{count} for {', '.join(names)}" for count, names in sorted(rows.items()))
-    return f"trial, output and density: the nearest to training images, of so many candidates: {numbers}"
+    return f"recipe, output and density: the nearest to training images, of so many candidates: {numbers}"
 
 
 def _lost_seeds(lines: list[dict[str, Any]], seeds: list[int]) -> list[str]:
@@ -135,7 +136,7 @@ def _tuned(result: dict[str, Any]) -> Figure:
     figure, (axes,) = new_plot(7.0, 0.42 * len(lines) + 1.2)
     for row, line in enumerate(lines):
         cell = line["cells"][line["density"]]
-        colour = GREEN if line["system"] in ("svae", "best") else BLUE
+        colour = GREEN if line["system"] in OWN else BLUE
         axes.errorbar(cell["mean"], row, xerr=cell["sd"], color=colour, marker="o", markersize=6, capsize=3)
         axes.annotate(brief(cell["mean"]), (cell["mean"], row), (0, 7), textcoords="offset points", fontsize=7)
     axes.axvline(result["floor"], color=BLACK, linewidth=0.8, linestyle=":")

@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind
 
 from splitvae.errors import InputError, nearest
 from splitvae.presets import PRESETS
-from splitvae.presets.systems import SYSTEMS, preset_name
+from splitvae.presets.systems import OWN, SYSTEMS, preset_name
 from splitvae.reproduce.plan import IMAGES, Scale, one_protocol
 from splitvae.reproduce.published import find, published_parameters
 from splitvae.reproduce.results import Job
@@ -43,15 +43,12 @@ def jobs_of(
     Raises:
         InputError: an unknown table, scale or system, no seeds, or too few images.
     """
-    for value, names in ((table, list(TABLES)), (scale, list(IMAGES))):
-        if value not in names:
-            raise InputError(f"'{value}' is unknown.{nearest(value, names)}")
+    known = systems_of(table, scale)
     if seeds < 1:
         raise InputError(f"a table needs at least 1 seed, not {seeds}.")
     if n is not None and n < 2:
         raise InputError(f"n must be at least 2, not {n}: a distance needs some images on either side.")
     data, small = TABLES[table][0], scale == "small"
-    known = [system for system in SYSTEMS if preset_name(data, system, small) in PRESETS]
     for system in only or ():
         if system not in known:
             raise InputError(f"there is no system '{system}' in {table} at scale {scale}.{nearest(system, known)}")
@@ -61,6 +58,18 @@ def jobs_of(
         for seed in range(seeds)
         for system in (usual if only is None else only)
     ]
+
+
+def systems_of(table: str, scale: Scale) -> list[str]:
+    """The systems with a preset for a table's data set, our own recipe among them.
+
+    Raises:
+        InputError: an unknown table or scale.
+    """
+    for value, names in ((table, list(TABLES)), (scale, list(IMAGES))):
+        if value not in names:
+            raise InputError(f"'{value}' is unknown.{nearest(value, names)}")
+    return [system for system in SYSTEMS if preset_name(TABLES[table][0], system, scale == "small") in PRESETS]
 
 
 def summarize_table(table: str, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -164,22 +173,23 @@ def lead(scores: dict[str, list[float]], x_hat: list[float] | None, own: str = "
         both None where one of them has a single seed; ``x_hat``: the difference by x̂ alone. None where there is
         nothing to compare.
     """
-    others = {system: values for system, values in scores.items() if system not in ("svae", "best")}
+    others = {system: values for system, values in scores.items() if system not in OWN}
     if own not in scores or not others:
         return None
-    best, ours = min(others, key=lambda system: float(np.mean(others[system]))), scores[own]
-    difference, error, interval = float(np.mean(others[best]) - np.mean(ours)), None, None
-    if min(len(ours), len(others[best])) > 1:
-        error = float(np.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (others[best], ours))))
+    rival, ours = min(others, key=lambda system: float(np.mean(others[system]))), scores[own]
+    theirs = others[rival]
+    difference, error, interval = float(np.mean(theirs) - np.mean(ours)), None, None
+    if min(len(ours), len(theirs)) > 1:
+        error = float(np.sqrt(sum(np.var(values, ddof=1) / len(values) for values in (theirs, ours))))
         # The other is the best of several in these same numbers, so its mean is flattered: a lead of SplitVAE's is
         # underestimated, a lag overestimated.
-        interval = [*map(float, ttest_ind(others[best], ours, equal_var=False).confidence_interval(0.95))]
+        interval = [*map(float, ttest_ind(theirs, ours, equal_var=False).confidence_interval(0.95))]
     return {
         "own": own,
-        "best_other": best,
+        "best_other": rival,
         "others": len(others),
         "difference": difference,
         "standard_error": error,
         "interval": interval,
-        "x_hat": None if x_hat is None else float(np.mean(others[best]) - np.mean(x_hat)),
+        "x_hat": None if x_hat is None else float(np.mean(theirs) - np.mean(x_hat)),
     }

@@ -24,7 +24,8 @@ class Batches:
     def __init__(
         self, loader: ImageLoader, config: TrainConfig, noise_shape: tuple[int, ...], processes: int, process: int
     ) -> None:
-        self.loader, self.seed, self.layout = loader, config.seed, memory_layout(config)
+        self.loader, self.seed = loader, config.seed
+        self.layout = memory_layout(config, loader.device)
         self.shape = (config.batch_size, *noise_shape)
         size = config.batch_size // (processes * config.accumulate)
         first = [(m * processes + process) * size for m in range(config.accumulate)]

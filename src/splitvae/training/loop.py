@@ -183,7 +183,7 @@ def _fit(
     total = config.epochs * loader.steps_per_epoch
 
     # Model, the running average of its weights, and Adam.
-    layout = memory_layout(config)
+    layout = memory_layout(config, device)
     bare = build_model(config, cache.shape).to(device, memory_format=layout)  # type: ignore[call-overload]
     average = build_model(config, cache.shape).to(device) if config.ema_decay else None
     groups, fused = gamma_apart(bare, config.gamma_lr), device.type in ("cpu", "cuda")
