@@ -178,7 +178,8 @@ def reproduce(
     written = [out / f"{name}.md", out / f"{name}.png"]
     written[0].write_text(markdown(found.title, found.tables, notes), encoding="utf-8")
     save_plot(found.plot, written[1])
-    samples = samples_picture(found.result, [entry.job for entry in planned], out) if what in TABLES else None
+    painted = what in TABLES or what in ("tuned", "best")  # of the others a system has several lines
+    samples = samples_picture(found.result, [entry.job for entry in planned], out) if painted else None
     if samples is not None:
         written.append(out / f"{name}-samples.png")
         save_picture(samples, written[-1])

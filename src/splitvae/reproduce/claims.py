@@ -136,7 +136,7 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
         what ``origin_of`` has, ``claim``, and ``lines``, one for each (system, changes to its recipe) with ``system``,
         ``row``, ``changes``, ``latent_dim``, ``output`` and ``density`` (of "tuning" the nearest to training images, of
         "tuned" those that the tuning found; otherwise x̂, so that nobody has more to choose from, and the nearest),
-        ``candidates`` (how many were compared for that, if any),
+        ``candidates`` (how many were compared for that, if any), ``run`` (name of the first seed's run directory),
         ``seeds`` and ``cells``: name → mean, sd over seeds, values.
         The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest, the recipe
         as it is where no change gains 1 %. "tuned" and "best" have ``lead``, see ``tables.lead``, and
@@ -174,7 +174,7 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
             "system": system, "row": SYSTEMS[system].row, "changes": own[0]["changes"],
             "latent_dim": config["latent_dim"], "output": output, "density": density,
             "to_train": nearest_one[output, density], "candidates": len(nearest_one),
-            "seeds": sorted(result["seed"] for result in own),
+            "run": own[0]["name"], "seeds": sorted(result["seed"] for result in own),
             "cells": cells, "score": scores_of(own, output, density),
             "score_of_x_hat": scores_of(own, "x_hat", density),
         })  # fmt: skip

@@ -23,7 +23,7 @@ def samples_picture(result: dict[str, Any], jobs: list[Job], runs: Path, n: int 
     """Samples of each system's density and chosen output, not picked by hand: the first of sampling seed 0.
 
     Args:
-        result: see ``summarize_table``; shown is the first seed's run.
+        result: see ``summarize_table``, or ``summarize_claim``, of whose lines all are shown; the first seed's run.
         jobs: those of the table.
         runs: the folder of run directories; systems whose run is not there are left out.
         n: samples of each system.
@@ -34,7 +34,7 @@ def samples_picture(result: dict[str, Any], jobs: list[Job], runs: Path, n: int 
     named, rows = {job.name: job for job in jobs}, dict[str, np.ndarray]()
     for line in result["lines"]:
         job, output = named.get(line["run"]), "" if line["output"] == "x_hat" else f", {symbol(line['output'])}"
-        if line["chosen"] and job is not None:
+        if line.get("chosen", True) and job is not None:
             with suppress(InputError):  # a run half removed, or another's: it has no row
                 rows[line["row"] + output] = _samples(own_run(job, runs), line["density"], line["output"], n)
     if not rows:
