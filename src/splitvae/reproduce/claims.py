@@ -140,7 +140,7 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
         ``seeds`` and ``cells``: name → mean, sd over seeds, values.
         The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest, the recipe
         as it is where no change gains 1 %. "tuned" and "best" have ``lead``, see ``tables.lead``, and
-        "best" has ``lead_of_split``, that over K = 1 alone, which differs in nothing else.
+        "best" has ``lead_of_split``, that over K = 1 alone, which differs in nothing else; None = ``lead`` is that.
     """
     one_protocol(results)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -187,7 +187,8 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
     x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == recipe), None)
     found = lead(scores, x_hat, recipe) if claim in ("tuned", "best") else None
     pair = {system: values for system, values in scores.items() if system in ("best", "vae")}
-    of_split = lead(pair, x_hat, "best") if claim == "best" else None
+    told = found is None or found["best_other"] == "vae"  # the lead is the split's already
+    of_split = lead(pair, x_hat, "best") if claim == "best" and not told else None
     return origin_of(results, paper=False) | {"claim": claim, "lines": lines, "lead": found, "lead_of_split": of_split}
 
 
