@@ -322,7 +322,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     assert "second-stage" in tuning["lines"][0]["cells"]
     for system in ("svae", "2s-vae"):
         own = [line for line in tuning["lines"] if line["system"] == system]
-        (best,) = [line for line in own if line["best"]]
+        (best,) = [line for line in own if line["chosen"]]
         assert best["to_train"] <= 1.01 * min(line["to_train"] for line in own)
         assert best["cells"][best["density"]]["mean"] == best["to_train"]  # cells are distances to training images
     assert any("TRAINING" in note for note in claim_notes(tuning))
@@ -331,9 +331,9 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     for result in alike:  # a change must gain something
         for row in result["rows"]:
             row["metrics"]["frechet_distance_train"] = 5.0 - 0.01 * bool(result["changes"])
-    assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["best"]] == [{}]
+    assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["chosen"]] == [{}]
     alike[2]["rows"][-1]["metrics"]["frechet_distance_train"] = 4.9
-    assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["best"]] == [
+    assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["chosen"]] == [
         alike[2]["changes"]
     ]
 
@@ -342,9 +342,9 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     tuned = claim("tuned", only=["svae", "2s-vae"], seeds=2, tuning=tuning)
     assert sum(line.endswith(": training") for line in said) == 4
     assert {seed for line in tuned["lines"] for seed in line["seeds"]} == {1, 2}
-    best = {line["system"]: line["changes"] for line in tuning["lines"] if line["best"]}
+    best = {line["system"]: line["changes"] for line in tuning["lines"] if line["chosen"]}
     assert {line["system"]: line["changes"] for line in tuned["lines"]} == best
-    chosen = {line["system"]: (line["output"], line["density"]) for line in tuning["lines"] if line["best"]}
+    chosen = {line["system"]: (line["output"], line["density"]) for line in tuning["lines"] if line["chosen"]}
     assert {line["system"]: (line["output"], line["density"]) for line in tuned["lines"]} == chosen
     assert not any("clean, " in line for line in said)  # distances to test images are in the table alone
     assert not any("only the seeds" in note for note in claim_notes(tuned))

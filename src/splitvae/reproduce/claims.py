@@ -70,7 +70,7 @@ def jobs_of(
         return [replace(job, changes=trial, mixtures=_mixtures(job)) for job in jobs for trial in trials(job)]
     if tuning is None:
         raise InputError("tuned is each system by its best trial: pass the summary of a tuning.")
-    chosen = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["best"]}
+    chosen = {line["system"]: tuple(line["changes"].items()) for line in tuning["lines"] if line["chosen"]}
     return [
         replace(job, seed=job.seed + 1, changes=chosen[job.system], mixtures=_mixtures(job))
         for job in jobs
@@ -138,8 +138,8 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
         "tuned" those that the tuning found; otherwise x̂, so that nobody has more to choose from, and the nearest),
         ``candidates`` (how many were compared for that, if any), ``run`` (name of the first seed's run directory),
         ``seeds`` and ``cells``: name → mean, sd over seeds, values.
-        The cells of "tuning" are distances to training images; its ``best`` lines are each system's nearest, the recipe
-        as it is where no change gains 1 %. "tuned" and "best" have ``lead``, see ``tables.lead``, and
+        The cells of "tuning" are distances to training images; its ``chosen`` lines are each system's nearest, the
+        recipe as it is where no change gains 1 %. "tuned" and "best" have ``lead``, see ``tables.lead``, and
         "best" has ``lead_of_split``, that over K = 1 alone, which differs in nothing else; None = ``lead`` is that.
     """
     one_protocol(results)
@@ -147,49 +147,61 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
     for result in results:
         of = {name: result["config"][name] for name in ("latent_dim", "lr", "beta", "embedding_weight")}
         groups.setdefault((list(SYSTEMS).index(result["system"]), *of.values()), []).append(result)
-    to = "_train" if claim == "tuning" else ""
-    of_recipes = claim in ("tuning", "tuned")
-    chosen = {line["system"]: line for line in ([] if tuning is None else tuning["lines"]) if line["best"]}
-    lines: list[dict[str, Any]] = []
-    for _, unsorted in sorted(groups.items()):
-        own = sorted(unsorted, key=lambda result: result["seed"])
-        system, config = own[0]["system"], own[0]["config"]
-        outputs = list(dict.fromkeys(row["output"] for row in own[0]["rows"])) if of_recipes else ["x_hat"]
-        sources = [row["source"] for row in own[0]["rows"] if row["protocol"] == "clean" and row["output"] == "x_hat"]
-        nearest_one = {
-            (output, source): float(np.mean(scores_of(own, output, source, "_train")))
-            for output in outputs
-            for source in sources
-            if source not in ("REC", "normal")
-        }
-        output, density = min(nearest_one, key=nearest_one.__getitem__)
-        if claim == "tuned":
-            output, density = chosen[system]["output"], chosen[system]["density"]
-        cells = {source: spread_of(scores_of(own, output, source, to)) for source in sources}
-        if claim == "latents":
-            cells["inactive"] = spread_of([result["latents"]["inactive_by_mean"] for result in own])
-            cells["KL"] = spread_of([result["latents"]["kl"] for result in own])
-            cells["mse"] = spread_of([result["training"]["mse"] for result in own])
-        lines.append({
-            "system": system, "row": SYSTEMS[system].row, "changes": own[0]["changes"],
-            "latent_dim": config["latent_dim"], "output": output, "density": density,
-            "to_train": nearest_one[output, density], "candidates": len(nearest_one),
-            "run": own[0]["name"], "seeds": sorted(result["seed"] for result in own),
-            "cells": cells, "score": scores_of(own, output, density),
-            "score_of_x_hat": scores_of(own, "x_hat", density),
-        })  # fmt: skip
+    found = {} if tuning is None else {line["system"]: line for line in tuning["lines"] if line["chosen"]}
+    lines = [
+        _line(claim, sorted(group, key=lambda result: result["seed"]), found.get(group[0]["system"]))
+        for _, group in sorted(groups.items())
+    ]
     for line in lines:
-        own_lines = [other for other in lines if other["system"] == line["system"]]
+        own = [other for other in lines if other["system"] == line["system"]]
         # A change must gain something: a system that got stuck in every trial keeps its own recipe.
-        line["best"] = line is min(own_lines, key=lambda other: other["to_train"] * (GAIN if other["changes"] else 1))
+        line["chosen"] = line is min(own, key=lambda other: other["to_train"] * (GAIN if other["changes"] else 1))
+    return origin_of(results, paper=False) | {"claim": claim, "lines": lines} | _leads(claim, lines)
+
+
+def _line(claim: str, results: list[dict[str, Any]], found: dict[str, Any] | None) -> dict[str, Any]:
+    """One recipe of one system over its seeds; ``found``: its line in the tuning, for "tuned"."""
+    first = results[0]
+    clean = [row for row in first["rows"] if row["protocol"] == "clean"]
+    of_recipes = claim in ("tuning", "tuned")
+    outputs = list(dict.fromkeys(row["output"] for row in clean)) if of_recipes else ["x_hat"]
+    sources = [row["source"] for row in clean if row["output"] == "x_hat"]
+    to_train = {
+        (output, source): float(np.mean(scores_of(results, output, source, "_train")))
+        for output in outputs
+        for source in sources
+        if source not in ("REC", "normal")
+    }
+    output, density = min(to_train, key=to_train.__getitem__)
+    if found is not None:
+        output, density = found["output"], found["density"]
+    to = "_train" if claim == "tuning" else ""
+    cells = {source: spread_of(scores_of(results, output, source, to)) for source in sources}
+    if claim == "latents":
+        cells["inactive"] = spread_of([result["latents"]["inactive_by_mean"] for result in results])
+        cells["KL"] = spread_of([result["latents"]["kl"] for result in results])
+        cells["mse"] = spread_of([result["training"]["mse"] for result in results])
+    return {
+        "system": first["system"], "row": SYSTEMS[first["system"]].row, "changes": first["changes"],
+        "latent_dim": first["config"]["latent_dim"], "output": output, "density": density,
+        "to_train": to_train[output, density], "candidates": len(to_train),
+        "run": first["name"], "seeds": [result["seed"] for result in results],
+        "cells": cells, "score": scores_of(results, output, density),
+        "score_of_x_hat": scores_of(results, "x_hat", density),
+    }  # fmt: skip
+
+
+def _leads(claim: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """How far SplitVAE is ahead of the best other and, with our recipe, of K = 1, unless that is the best other."""
+    if claim not in ("tuned", "best"):
+        return {"lead": None, "lead_of_split": None}
+    own = "best" if claim == "best" else "svae"
     scores = {line["system"]: line["score"] for line in lines}
-    recipe = "best" if claim == "best" else "svae"
-    x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == recipe), None)
-    found = lead(scores, x_hat, recipe) if claim in ("tuned", "best") else None
-    pair = {system: values for system, values in scores.items() if system in ("best", "vae")}
-    told = found is None or found["best_other"] == "vae"  # the lead is the split's already
-    of_split = lead(pair, x_hat, "best") if claim == "best" and not told else None
-    return origin_of(results, paper=False) | {"claim": claim, "lines": lines, "lead": found, "lead_of_split": of_split}
+    x_hat = next((line["score_of_x_hat"] for line in lines if line["system"] == own), None)
+    of_all, of_split = lead(scores, x_hat, own), None
+    if claim == "best" and of_all is not None and of_all["best_other"] != "vae":
+        of_split = lead({system: scores[system] for system in ("best", "vae") if system in scores}, x_hat, own)
+    return {"lead": of_all, "lead_of_split": of_split}
 
 
 def scores_of(results: list[dict[str, Any]], output: str, source: str, to: str = "") -> list[float]:

@@ -30,7 +30,7 @@ def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         cells = []
         for name in names:
             text = told(line["cells"].get(name), digits.get(name, usual))
-            cells.append(text + " *" * (shows_recipe and line["best"] and name == line["density"]))
+            cells.append(text + " *" * (shows_recipe and line["chosen"] and name == line["density"]))
         rows.append(
             [line["row"], trial(line) if shows_recipe else str(line["latent_dim"]), symbol(line["output"]), *cells]
         )
@@ -117,9 +117,9 @@ def _tuning(result: dict[str, Any]) -> Figure:
     systems = list(dict.fromkeys(line["system"] for line in result["lines"]))
     figure, (axes,) = new_plot(7.0, 0.42 * len(systems) + 1.2)
     for line in result["lines"]:
-        row, fill = systems.index(line["system"]), BLUE if line["best"] else "none"
+        row, fill = systems.index(line["system"]), BLUE if line["chosen"] else "none"
         axes.plot(line["to_train"], row, "o", color=BLUE, markersize=7, markerfacecolor=fill)
-        if line["best"]:
+        if line["chosen"]:
             axes.annotate(trial(line), (line["to_train"], row), (0, 6), textcoords="offset points", fontsize=7)
     axes.set_yticks(range(len(systems)), [SYSTEMS[system].row for system in systems])
     axes.set_ylim(len(systems) - 0.5, -0.7)

@@ -51,7 +51,7 @@ def jobs_of(
     data, small = TABLES[table][0], scale == "small"
     for system in only or ():
         if system not in known:
-            raise InputError(f"there is no system '{system}' in {table} at scale {scale}.{nearest(system, known)}")
+            raise InputError(f"there is no system '{system}' for {data} at scale {scale}.{nearest(system, known)}")
     usual = [system for system in known if system != "best"]
     return [
         Job(data, system, small, seed, n or IMAGES[scale])
