@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from splitvae.presets.systems import OWN, SYSTEMS
 from splitvae.reports.columns import symbol
@@ -120,13 +121,17 @@ def _tuning(result: dict[str, Any]) -> Figure:
         row, fill = systems.index(line["system"]), BLUE if line["chosen"] else "none"
         axes.plot(line["to_train"], row, "o", color=BLUE, markersize=7, markerfacecolor=fill)
         if line["chosen"]:
-            axes.annotate(trial(line), (line["to_train"], row), (0, 6), textcoords="offset points", fontsize=7)
+            place = (line["to_train"], row)
+            axes.annotate(trial(line), place, (0, 6), textcoords="offset points", fontsize=7, ha="center")
+    axes.axvline(result["floor_to_train"], color=BLACK, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(systems)), [SYSTEMS[system].row for system in systems])
     axes.set_ylim(len(systems) - 0.5, -0.7)
     distances = [line["to_train"] for line in result["lines"]]
     if max(distances) > 10 * min(distances):
         axes.set_xscale("log")
-    axes.set_xlabel(f"{result['distance']} to training images, best density")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.margins(x=0.07)
+    axes.set_xlabel(f"{result['distance']} to training images, best density; dotted: floor")
     return figure
 
 
