@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
@@ -126,10 +127,7 @@ def _tuning(result: dict[str, Any]) -> Figure:
     axes.axvline(result["floor_to_train"], color=BLACK, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(systems)), [SYSTEMS[system].row for system in systems])
     axes.set_ylim(len(systems) - 0.5, -0.7)
-    distances = [line["to_train"] for line in result["lines"]]
-    if max(distances) > 10 * min(distances):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    _log_where_wide(axes.xaxis, [line["to_train"] for line in result["lines"]])
     axes.margins(x=0.07)
     axes.set_xlabel(f"{result['distance']} to training images, best density; dotted: floor")
     return figure
@@ -152,18 +150,33 @@ def _tuned(result: dict[str, Any]) -> Figure:
 
 
 def _latents(result: dict[str, Any]) -> Figure:
+    """Every seed a point, the line through the medians: one that got stuck would drag a mean out of sight."""
     figure, (inactive, distance) = new_plot(8.0, 3.6, columns=2)
-    for i, system in enumerate(dict.fromkeys(line["system"] for line in result["lines"])):
-        own = [line for line in result["lines"] if line["system"] == system]
-        latents = [line["latent_dim"] for line in own]
-        for axes, name in ((inactive, "inactive"), (distance, "gmm")):
-            cells = [line["cells"][name] for line in own]
-            means, spread = [cell["mean"] for cell in cells], [cell["sd"] or 0.0 for cell in cells]
-            axes.errorbar(latents, means, spread, color=COLOURS[i], marker="o", capsize=3, label=own[0]["row"])
-            axes.set_xticks(latents)
-            axes.set_xlabel("latents")
-            axes.set_ylim(bottom=0)
+    for axes, name in ((inactive, "inactive"), (distance, "gmm")):
+        for i, system in enumerate(dict.fromkeys(line["system"] for line in result["lines"])):
+            own = [line for line in result["lines"] if line["system"] == system]
+            latents, values = [line["latent_dim"] for line in own], [line["cells"][name]["values"] for line in own]
+            axes.plot(latents, [np.median(each) for each in values], color=COLOURS[i], label=own[0]["row"])
+            for latent_dim, each in zip(latents, values, strict=True):
+                axes.plot([latent_dim] * len(each), each, "o", color=COLOURS[i], markerfacecolor="none")
+        axes.set_xticks(sorted({line["latent_dim"] for line in result["lines"]}))
+        axes.set_xlabel("latents; circles: seeds, line: their median")
+        axes.margins(x=0.2)
+    inactive.set_ylim(bottom=0)
+    if not _log_where_wide(
+        distance.yaxis, [value for line in result["lines"] for value in line["cells"]["gmm"]["values"]]
+    ):
+        distance.set_ylim(bottom=0)
     inactive.set_title("inactive latents", fontsize=10, loc="left")
     distance.set_title(f"{result['distance']}, mixture on training codes", fontsize=10, loc="left")
     inactive.legend(fontsize=8, frameon=False)
     return figure
+
+
+def _log_where_wide(axis: XAxis | YAxis, distances: list[float]) -> bool:
+    """Makes an axis logarithmic where distances differ more than tenfold, as when a run got stuck; whether it did."""
+    wide = max(distances) > 10 * min(distances)
+    if wide:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    return wide
