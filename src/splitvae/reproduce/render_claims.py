@@ -108,6 +108,7 @@ def _components(result: dict[str, Any]) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(counts, [str(k) for k in counts])
     axes.minorticks_off()
+    _log_where_wide(axes.yaxis, [line["cells"][f"gmm-{k}"]["mean"] for line in result["lines"] for k in counts])
     axes.set_xlabel("Gaussians in the mixture")
     axes.set_ylabel(result["distance"])
     axes.legend(fontsize=7, frameon=False)
@@ -163,9 +164,8 @@ def _latents(result: dict[str, Any]) -> Figure:
         axes.set_xlabel("latents; circles: seeds, line: their median")
         axes.margins(x=0.2)
     inactive.set_ylim(bottom=0)
-    if not _log_where_wide(
-        distance.yaxis, [value for line in result["lines"] for value in line["cells"]["gmm"]["values"]]
-    ):
+    distances = [value for line in result["lines"] for value in line["cells"]["gmm"]["values"]]
+    if not _log_where_wide(distance.yaxis, distances):
         distance.set_ylim(bottom=0)
     inactive.set_title("inactive latents", fontsize=10, loc="left")
     distance.set_title(f"{result['distance']}, mixture on training codes", fontsize=10, loc="left")
