@@ -378,12 +378,19 @@ def test_latent_diagnostics_equal_closed_forms():
             (10, 80, 70, 60),
             "The distance from the prior, 70.0, is 10.0 floor + 70.0 decoder − 20.0 density + 10.0 prior",
         ),
+        (
+            (0.12, 0.11, 14.7, 0.29),
+            "The distance from the prior, 14.70, is 0.12 floor − 0.01 decoder + 0.18 density + 14.41 prior",
+        ),
     ],
 )
 def test_the_diagnosis_names_the_largest_part(distances, words):
     latents = {"latent_dim": 8, "inactive_by_mean": 2, "kl": 12.0}
     assert words in diagnosis(latents, *distances)
-    assert "Collapse: 6 of 8" in diagnosis(latents | {"inactive_by_mean": 6}, *distances)
+    collapsed = diagnosis(latents | {"inactive_by_mean": 6}, *distances)
+    assert "Collapse: 6 of 8" in collapsed
+    assert "doctor" not in collapsed
+    assert "splitvae doctor RUN" in diagnosis(latents | {"inactive_by_mean": 8}, *distances)
 
 
 def test_the_nearest_training_image_of_a_training_image_is_itself(run: Path, monkeypatch):

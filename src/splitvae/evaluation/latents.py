@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from splitvae.evaluation.metrics import places_for
 from splitvae.models.distributions import DiagonalGaussian, inactive_latents
 
 TINY = 1e-12  # least variance: a latent that never moves keeps the numbers finite
@@ -75,10 +76,12 @@ def diagnosis(latents: dict[str, Any], floor: float, reconstruction: float, prio
     }
     worst = max(steps, key=lambda name: steps[name])
     found = advice[worst] if steps[worst] > 0 else "nothing stands out: samples are as near as real images"
-    told = " ".join(f"{'+' if value >= 0 else '−'} {abs(value):.1f} {name}" for name, value in steps.items())
+    places = places_for(floor)
+    told = " ".join(f"{'+' if value >= 0 else '−'} {abs(value):.{places}f} {name}" for name, value in steps.items())
     D, inactive = latents["latent_dim"], latents["inactive_by_mean"]
     collapse = ""
     if inactive > D / 2:
         lower = "lower --beta (RAE: --embedding-weight) or --latent-dim"
-        collapse = f" Collapse: {inactive} of {D} latents carry nothing; {lower}."
-    return f"{found}. The distance from the prior, {prior:.1f}, is {floor:.1f} floor {told}.{collapse}"
+        stuck = "; splitvae doctor RUN tells whether the output layer is stuck" if inactive == D else ""
+        collapse = f" Collapse: {inactive} of {D} latents carry nothing; {lower}{stuck}."
+    return f"{found}. The distance from the prior, {prior:.{places}f}, is {floor:.{places}f} floor {told}.{collapse}"

@@ -262,6 +262,11 @@ def every_metric(fake: Any, real: Any, seed: int = 0) -> dict[str, float]:
     return metrics
 
 
+def places_for(floor: float) -> int:
+    """Digits behind the point of distances that are to be read beside this floor."""
+    return 2 if floor < 1 else 1
+
+
 def _frechet(difference: np.ndarray, traces: float, product: np.ndarray) -> float:
     """|difference|² + traces − 2 Tr(product^½), where product is symmetric and has the eigenvalues of C₁C₂."""
     # Rounding leaves eigenvalues a little below 0 where the true ones vanish.

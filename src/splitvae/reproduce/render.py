@@ -5,10 +5,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from splitvae.evaluation.metrics import places_for
 from splitvae.presets.systems import OWN, SYSTEMS
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, new_plot
-from splitvae.reproduce.summary import brief, origin_notes, places_for, told
+from splitvae.reproduce.summary import brief, origin_notes, told
 from splitvae.reproduce.tables import headline
 
 # Protocol: heading → the source that its column shows.

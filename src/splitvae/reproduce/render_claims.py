@@ -7,12 +7,13 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
+from splitvae.evaluation.metrics import places_for
 from splitvae.presets.systems import OWN, SYSTEMS
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILLION, new_plot
 from splitvae.reproduce.claims import MIXTURES
 from splitvae.reproduce.render import lead_notes
-from splitvae.reproduce.summary import brief, origin_notes, over_seeds, places_for, told
+from splitvae.reproduce.summary import brief, origin_notes, over_seeds, told
 
 COLOURS = [GREEN, BLUE, VERMILLION, ORANGE, PURPLE, BLACK]
 TITLES = {

@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from splitvae.errors import InputError
+from splitvae.evaluation.metrics import places_for
 from splitvae.reports.columns import symbol
 from splitvae.reports.plots import BLACK, BLUE, GREEN, VERMILLION, new_plot
 from splitvae.reproduce.claims import scores_of
 from splitvae.reproduce.plan import Scale, one_protocol
 from splitvae.reproduce.results import Job
-from splitvae.reproduce.summary import brief, origin_notes, origin_of, over_seeds, places_for, spread_of, told
+from splitvae.reproduce.summary import brief, origin_notes, origin_of, over_seeds, spread_of, told
 from splitvae.reproduce.tables import jobs_of as jobs_of_table
 from splitvae.reproduce.tables import table_about
 

@@ -33,11 +33,6 @@ def over_seeds(seeds: list[int]) -> str:
     return f"mean ± standard deviation over training seeds {', '.join(map(str, seeds))}"
 
 
-def places_for(floor: float) -> int:
-    """Digits behind the point of distances that are to be read beside this floor."""
-    return 2 if floor < 1 else 1
-
-
 def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, Any]:
     """Where the numbers of some results of one protocol come from.
 
