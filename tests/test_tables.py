@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, pixels
+from filelock import FileLock
 from PIL import Image
 
 from splitvae import InputError, Run
@@ -83,6 +84,27 @@ def test_a_table_is_made_once_and_interrupted_work_goes_on(digits: Path, tmp_pat
     made(digits, tmp_path / "runs", say=said.append)
     assert sum(line.endswith(": training goes on") for line in said) == 1
     assert json.loads(files[0].read_text())["rows"] == before["rows"]
+
+
+def test_two_processes_at_one_table_make_every_run_once(digits: Path, tmp_path: Path):
+    out, only = tmp_path / "runs", ["svae", "rae-gp"]
+    other = FileLock(out / ".locks" / "mnist-small-seed0")  # as another process holds it
+    (out / ".locks").mkdir(parents=True)
+    other.acquire()
+    said, said_by_other = list[str](), list[str]()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line == "mnist-rae-gp-small-seed0: training":  # what is free is not waited for
+            assert said[0] == "mnist-small-seed0: another process is at it"
+            other.release()
+            made(digits, out, only=["svae"], seeds=1, say=said_by_other.append)
+
+    result = made(digits, out, only=only, seeds=1, say=say)
+    assert {line["system"] for line in result["lines"]} == {"svae", "rae-gp"}
+    assert "mnist-small-seed0: training" in said_by_other
+    assert "mnist-small-seed0: training" not in said
+    assert len(list((out / "results").iterdir())) == 2
 
 
 def test_a_changed_recipe_is_run_again_and_never_mixed_with_the_old(

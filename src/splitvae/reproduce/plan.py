@@ -1,9 +1,11 @@
 """What of some jobs is there, and making what is missing: shared by the tables and the claims."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from filelock import FileLock, Timeout
 
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.evaluation.extractors import check_extractor
@@ -79,7 +81,7 @@ def carry_out(
     progress: Callable[[int, int], Any] | None = None,
     quiet: bool = True,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Make what is missing.
+    """Make what is missing; several processes may be at it, each then makes what no other does, and has all at the end.
 
     Args:
         planned: see ``plan``, whose ``runs``, ``results`` and ``extractor`` are meant.
@@ -114,20 +116,45 @@ def carry_out(
         found = open_data(replace(planned[0].job.config, data=data)).meta["content_hash"]
         _refuse_other(finished[0], "source", data, "data_sha256", found)
     failed = dict[str, str]()
-    for entry in missing:
+    for job in _one_process_each([entry.job for entry in missing], runs, say):
         assert network is not None
         try:
-            made.append(make_result(entry.job, data, runs, results, network, say, progress, device, quiet))
+            made.append(
+                find_result(job, results, extractor)  # another process made it meanwhile
+                or make_result(job, data, runs, results, network, say, progress, device, quiet)
+            )
             one_protocol([*finished, made[-1]])
         except SplitVAEError as error:
             if type(error) is not SplitVAEError:  # wrong input stops everything, and so does an interruption
                 raise
-            say(f"{entry.job.name} failed: {error}")
-            failed[entry.job.name] = str(error)
+            say(f"{job.name} failed: {error}")
+            failed[job.name] = str(error)
     if failed and not finished and not made:
         name, why = next(iter(failed.items()))
         raise SplitVAEError(f"nothing could be finished; the first, {name}: {why}")
     return finished + made, failed
+
+
+def _one_process_each(jobs: list[Job], runs: Path, say: Callable[[str], Any]) -> Iterator[Job]:
+    """The jobs, each held against other processes while the caller is at it; those that another holds wait till last.
+
+    The operating system lets go of a lock when its process ends, however it ends.
+    """
+    others = list[Job]()
+    for turn, wait in ((jobs, False), (others, True)):
+        for job in turn:
+            (runs / ".locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(runs / ".locks" / job.run_name, blocking=wait)
+            try:
+                lock.acquire()
+            except Timeout:
+                say(f"{job.name}: another process is at it")
+                others.append(job)
+                continue
+            try:
+                yield job
+            finally:
+                lock.release()
 
 
 def _refuse_other(result: dict[str, Any], what: str, named: str | Path, key: str, found: str) -> None:
