@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from splitvae.evaluation.metrics import places_for
 from splitvae.presets.systems import OWN, SYSTEMS
@@ -179,5 +179,7 @@ def _log_where_wide(axis: XAxis | YAxis, distances: list[float]) -> bool:
     wide = max(distances) > 10 * min(distances)
     if wide:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     return wide
