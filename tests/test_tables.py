@@ -340,7 +340,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     trials = [(line["system"], line["changes"]) for line in tuning["lines"]]
     found = [(system, changes.get("beta", 0)) for system, changes in trials if "lr" not in changes]
     assert found == [("2s-vae", 0.25), ("2s-vae", 0), ("2s-vae", 4.0), ("svae", 2.0), ("svae", 0), ("svae", 32.0)]
-    assert len(trials) == 8
+    assert len(trials) == 10
     assert "second-stage" in tuning["lines"][0]["cells"]
     for system in ("svae", "2s-vae"):
         own = [line for line in tuning["lines"] if line["system"] == system]
@@ -354,9 +354,9 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
         for row in result["rows"]:
             row["metrics"]["frechet_distance_train"] = 5.0 - 0.01 * bool(result["changes"])
     assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["chosen"]] == [{}]
-    alike[2]["rows"][-1]["metrics"]["frechet_distance_train"] = 4.9
+    alike[3]["rows"][-1]["metrics"]["frechet_distance_train"] = 4.9
     assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["chosen"]] == [
-        alike[2]["changes"]
+        alike[3]["changes"]
     ]
 
     # Each by its best trial, with other seeds than the one that it was chosen by.
@@ -380,7 +380,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     assert {job.system for job in jobs} == {"2s-vae"}
     (told,) = [note for note in claim_notes(tuned) if "the best other, 2S-VAE, and SplitVAE" in note]
     assert "95 % interval" in told
-    assert any("of so many candidates: 8 for 2S-VAE; 16 for SplitVAE" in note for note in claim_notes(tuning))
+    assert any("of so many candidates: 10 for 2S-VAE; 20 for SplitVAE" in note for note in claim_notes(tuning))
     for result in (components, latents, tuning, tuned):
         headings, rows = claim_rows(result)
         assert all(len(row) == len(headings) for row in rows)

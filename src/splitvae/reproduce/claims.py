@@ -28,6 +28,8 @@ from splitvae.reproduce.tables import lead, systems_of, table_about
 CLAIMS = ("latents", "components", "tuning", "tuned", "best")
 LATENTS = {"mnist": (16, 32), "fashion-mnist": (16, 32), "cifar10": (128, 200), "celeba": (64, 150)}
 MIXTURES = (1, 10, 20, 50, 100)
+WARMUP = 100  # steps; our recipe's, see "best"
+COMPARED = ("latent_dim", "lr", "warmup_steps", "beta", "embedding_weight")  # what tells a system's recipes apart
 GAIN = 1.01  # a trial's distance over that of the recipe as it is, from which on the latter is kept
 
 
@@ -79,10 +81,11 @@ def jobs_of(
 
 
 def trials(job: Job) -> list[tuple[tuple[str, Any], ...]]:
-    """Changes to a system's recipe, as many for each: none, twice the rate, less and more of what regularises it.
+    """Changes to a system's recipe, five for each.
 
-    That is its β or RAE's embedding weight, a quarter and four times; of an autoencoder, which has neither, the number
-    of latents, half and twice.
+    None; twice the rate, without and with a warm-up, which some seeds need lest their output layer gets stuck; less
+    and more of what regularises it. That is its β or RAE's embedding weight, a quarter and four times; of an
+    autoencoder, which has neither, the number of latents, half and twice.
     """
     config = job.config
     if config.model == "ae":
@@ -90,7 +93,8 @@ def trials(job: Job) -> list[tuple[tuple[str, Any], ...]]:
     else:
         weight = "beta" if config.variational else "embedding_weight"
         other = [(weight, getattr(config, weight) / 4), (weight, getattr(config, weight) * 4)]
-    return [(), *((change,) for change in (("lr", 2 * config.lr), *other))]
+    faster = ("lr", 2 * config.lr)
+    return [(), (faster,), (faster, ("warmup_steps", WARMUP)), *((change,) for change in other)]
 
 
 def taken_from_best(job: Job) -> tuple[tuple[str, Any], ...]:
@@ -145,7 +149,7 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
     one_protocol(results)
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for result in results:
-        of = {name: result["config"][name] for name in ("latent_dim", "lr", "beta", "embedding_weight")}
+        of = {name: result["config"][name] for name in COMPARED}
         groups.setdefault((list(SYSTEMS).index(result["system"]), *of.values()), []).append(result)
     found = {} if tuning is None else {line["system"]: line for line in tuning["lines"] if line["chosen"]}
     lines = [
