@@ -328,10 +328,14 @@ def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Pat
         (["encode", run, folder, "--out", tmp_path / "c.txt"], "ends in .npz"),
         (["train", "--resume", tmp_path], "holds no config.json"),
         (["decompose", run, "--n", "0", "--out", "d.png"], "--n must be at least 1"),
-        (["fit", run, "--name", "normal"], "not normal, which is the prior"),
+        (["fit", run, "--name", "normal"], "'normal' is a line of every table"),
         (["fit", run, "--name", "../up"], "must be letters"),
         (["fit", run, "--device", "gpu"], "there is no device 'gpu' here; choose from: cpu"),
         (["sample", "runs/digts", "--out", "s.png"], "runs/digts does not exist"),
+        (["sample", run, "--n", "2", "--out", folder], "is not empty; choose another folder"),
+        (["sample", run, "--seed", 10**20, "--out", "s.png"], "--seed must be from 0 to"),
+        (["evaluate", run / "model"], "is a saved model and no run"),
+        (["train", str(folder), "--out", tmp_path / "new"], "is no preset; to train on what lies there, pass --data"),
     ):
         status, _, err = splitvae(*arguments)
         assert status == 2, arguments
@@ -353,7 +357,7 @@ def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Pat
     assert "not valid JSON" in splitvae("info", run)[2]
     status, _, err = splitvae("sample", run, "--out", tmp_path / "notes.txt" / "s.png")
     assert (status, err.count("\n")) == (1, 1)
-    assert "notes.txt/s.png: File exists. Free some space or choose another place." in err
+    assert "notes.txt/s.png: File exists. Choose another place." in err
     (run / "model" / "config.json").write_text("[]")
     assert "describes no model; copy the file anew" in splitvae("sample", run, "--out", tmp_path / "s.png")[2]
     (run / "model" / "config.json").write_text(model)
@@ -405,7 +409,7 @@ def test_debug_shows_the_traceback(splitvae: Call):
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
 def test_only_the_first_of_several_processes_tells_that_they_were_ended(rank: str, lines: int, monkeypatch, capsys):
     def ended(*_: object, **__: object) -> None:
-        raise Interrupted("terminated; nothing was lost.", signal.SIGTERM)
+        raise Interrupted("terminated; what was written before is untouched.", signal.SIGTERM)
 
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr(cli, "app", ended)

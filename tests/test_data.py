@@ -116,6 +116,47 @@ def test_train_and_test_folders_and_class_folders_are_understood(tmp_path: Path)
     assert cache.names[0] == "class0/0.png"
 
 
+def test_other_names_of_train_and_test_are_understood_and_a_lone_test_folder_is_not_trained_on(tmp_path: Path):
+    for i, split in enumerate(("Training", "Testing")):
+        for j in range(4):
+            save(tmp_path / "both" / split / f"{j}.png", Image.fromarray(pixels(1, seed=10 * i + j)[0]))
+    cache = prepare(tmp_path / "both")
+    assert cache.meta["test_split"] == "of the source"
+    assert [len(cache.splits[split]) for split in ("train", "test")] == [4, 4]
+    (tmp_path / "both" / "Training").rename(tmp_path / "both" / "pictures")
+    with pytest.raises(InputError, match="holds a folder Testing and none named train"):
+        prepare(tmp_path / "both")
+
+
+def test_digits_are_scikit_learns_whatever_lies_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "digits" / "mine.png", Image.fromarray(pixels(1)[0]))
+    assert len(prepare("digits").images) == 1797
+    assert len(prepare("./digits").images) == 1
+
+
+def test_labels_of_one_split_alone_are_refused(tmp_path: Path):
+    images = pixels(6)
+    np.savez(tmp_path / "half.npz", train=images[:4], test=images[4:], train_labels=np.arange(4))
+    with pytest.raises(InputError, match="has labels of train and none of the other split"):
+        prepare(tmp_path / "half.npz")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "removed", "no meta", "no json"])
+def test_a_damaged_cache_is_made_again(damage: str, folder: Path):
+    cache = prepare(folder)
+    before, images = np.array(cache.images), cache.path / "images.npy"
+    if damage == "truncated":
+        images.write_bytes(images.read_bytes()[:200])
+    elif damage == "removed":
+        images.unlink()
+    elif damage == "no meta":
+        (cache.path / "meta.json").unlink()
+    else:
+        (cache.path / "meta.json").write_text("{")
+    assert np.array_equal(prepare(folder).images, before)
+
+
 def test_a_class_has_the_same_number_in_train_and_test(tmp_path: Path):
     for split, names in (("train", "cat dog owl"), ("test", "dog owl")):
         for i, name in enumerate(names.split()):
@@ -264,7 +305,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(folder: Path, tmp_pat
 
 
 def test_the_hub_out_of_reach_says_how_to_pass_a_local_copy():
-    with pytest.raises(SplitVAEError, match="pass a local copy with --data DIR"):
+    with pytest.raises(SplitVAEError, match="name a local copy"):
         prepare("ylecun/mnist")
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -10,6 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from splitvae import InputError, SplitVAEEstimator
+from splitvae.estimator import _Rows
+from splitvae.training.calibrate import calibrate
 
 TINY = {"latent_dim": 3, "base_channels": 4, "num_scales": 2, "embedding_dim": 8, "epochs": 2}
 
@@ -27,7 +30,7 @@ def test_codes_and_images_keep_the_units_and_shapes_of_the_rows():
     back = vae.inverse_transform(z)
     assert (z.shape, back.shape) == ((40, 3), X.shape)
     assert 100 <= back.min() <= back.max() <= 150
-    assert vae.model_.decode(vae.model_.encode(vae._images(X.astype(np.float32))).mean).components.shape[1] == 2
+    assert vae.model_.decode(vae.model_.encode(vae._images(X)).mean).components.shape[1] == 2
     again = SplitVAEEstimator(**(TINY | {"image_shape": (3, 8, 10), "random_state": 0})).fit(X)
     assert np.array_equal(z, again.transform(X))
     assert list(vae.get_feature_names_out()) == [f"splitvaeestimator{i}" for i in range(3)]
@@ -91,3 +94,22 @@ def test_arguments_out_of_bounds_are_named(changes, words):
 def test_numbers_of_numpy_are_as_good():  # as in np.arange for a search
     vae = SplitVAEEstimator(**(TINY | {"latent_dim": np.int64(2), "epochs": np.int32(1), "lr": np.float32(1e-3)}))
     assert vae.fit_transform(np.eye(8, 64)).shape == (8, 2)
+
+
+def test_batch_norm_does_not_depend_on_how_rows_are_sorted():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(mean, 0.1, (100, 64)) for mean in (0.0, 1.0, 0.3)])
+    vae = SplitVAEEstimator(**TINY, random_state=0).fit(X)
+    ready = [buffer.clone() for name, buffer in vae.model_.named_buffers() if name.endswith("running_var")]
+    calibrate(vae.model_, _Rows(vae._images(X[rng.permutation(len(X))])))
+    again = [buffer for name, buffer in vae.model_.named_buffers() if name.endswith("running_var")]
+    ratios = torch.cat([a / b for a, b in zip(ready, again, strict=True)])
+    assert ratios.median() == pytest.approx(1, abs=0.1)
+
+
+def test_values_far_from_zero_keep_their_digits():
+    X = np.random.default_rng(0).random((50, 64))
+    near, far = (SplitVAEEstimator(**TINY, random_state=0).fit(X + offset) for offset in (0, 1e7))
+    np.testing.assert_allclose(near.transform(X), far.transform(X + 1e7), atol=1e-3)
+    images = far.inverse_transform(far.transform(X + 1e7)) - 1e7
+    np.testing.assert_allclose(images, near.inverse_transform(near.transform(X)), atol=1e-3)

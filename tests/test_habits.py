@@ -176,7 +176,7 @@ def test_ctrl_c_while_libraries_are_loaded_is_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "splitvae: interrupted; nothing was lost.\n"
+    assert capsys.readouterr().err == "splitvae: interrupted; what was written before is untouched.\n"
 
 
 def _raising_at(module: str, error: type[BaseException]):
@@ -203,7 +203,7 @@ def test_ctrl_c_in_the_middle_of_any_command_is_one_line(tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert err == "splitvae: interrupted; nothing was lost.\n"
+        assert err == "splitvae: interrupted; what was written before is untouched.\n"
         assert list(tmp_path.iterdir()) == []
 
 

@@ -55,7 +55,7 @@ def test_mistakes_get_one_line(pair, tmp_path: Path, splitvae: Call, monkeypatch
         ((pair[0], tmp_path / "nowhere.npz", "--extractor", "efficientnet-lite0"), "does not exist", 2),
         ((*pair, "--extractor", "inception"), "not a known extractor", 2),
         ((*pair, "--extractor-weights", tmp_path / "w.pth"), "are not a file", 2),
-        ((*pair, "--extractor", "efficientnet-lite0", "--n", 99), "out of bounds", 2),
+        ((*pair, "--extractor", "efficientnet-lite0", "--n", 99), "must be from 2 to", 2),
         ((pair[0], tmp_path / "large.npz", "--extractor", "efficientnet-lite0"), "pass --image-size", 2),
         ((*pair, "--extractor", "efficientnet-lite0", "--out", "x.txt"), "ends in .json", 2),
     ):

@@ -25,6 +25,7 @@ from splitvae import (
 )
 from splitvae.config import REGISTERED
 from splitvae.models import registry
+from splitvae.models.split import _wide
 
 
 class Reshaped(nn.Module):
@@ -309,3 +310,11 @@ def test_a_model_of_pythae_keeps_its_numbers():
             torch.testing.assert_close(model.encode(x).logvar, posterior.log_covariance)
             image = theirs.decoder(posterior.embedding).reconstruction
             torch.testing.assert_close(model.decode(model.encode(x).mean).x_hat, image, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("K", [2, 4])
+def test_copies_of_a_split_model_differ_by_as_much_as_was_asked_for(K: int):
+    kernel = torch.randn(30, 20, 3, 3)
+    copies = _wide(kernel, 0, 30, K, 0.01)[K - 1 :].unflatten(0, (K, 30))  # after the masks
+    assert float((copies - kernel).std() / kernel.std()) == pytest.approx(0.01, rel=0.03)
+    torch.testing.assert_close(copies.mean(dim=0), kernel)

@@ -145,6 +145,13 @@ def test_coarse_masks_are_smooth_and_components_stay_sharp(tmp_path: Path):
     flat = torch.zeros(8, 1, 20, 16)
     assert roughness(b.weights, flat).mean() < roughness(a.weights, flat).mean()
     coarse.save_pretrained(tmp_path)
+    # Squares lie on the grid of the image whether or not they divide its sides.
+    narrow = SplitVAE((1, 20, 14), **TINY, mask_scale=4).eval()
+    logits = torch.zeros(1, 3, 20, 16)
+    logits[:, 0, :, 8:] = 9.0  # an edge between squares
+    coarse.network.decode = lambda z: logits
+    narrow.network.decode = lambda z: logits[..., :14]
+    torch.testing.assert_close(narrow.decode(z[:1]).weights, coarse.decode(z[:1]).weights[..., :14])
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path).decode(z).x_hat, b.x_hat)
 

@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, pixels
@@ -146,28 +148,40 @@ def test_signals_save_and_leave_with_their_status(number, npz: Path, tmp_path: P
     assert same(weights(train(resume=tmp_path / "run")), weights(whole))
 
 
-def test_a_nan_stops_at_the_last_good_state_and_says_which_term(npz: Path, tmp_path: Path, monkeypatch):
-    options = QUICK | {"data": str(npz), "epochs": 2}
+@pytest.mark.parametrize(
+    ("every", "at", "helps"),
+    [
+        (3, 4, r"state, of step 3, is kept; .*--resume .*--lr 0\.0001"),
+        (0, 4, r"No state was saved before; train anew with .*--lr 0\.0001"),
+    ],
+)
+def test_a_nan_stops_and_says_which_term_and_what_there_is_to_go_on_from(
+    every: int, at: int, helps: str, npz: Path, tmp_path: Path, monkeypatch
+):
+    options = QUICK | {"data": str(npz), "epochs": 2, "checkpoint_every": every}
     real = SplitVAE.encode
 
     def encode(self: SplitVAE, x: torch.Tensor) -> object:
         posterior = real(self, x)
         if self.training and torch.is_grad_enabled():
             calls.append(1)
-            if len(calls) == 5:
+            if len(calls) == at + 1:
                 posterior.mean.data[0] = float("nan")
         return posterior
 
     calls: list[int] = []
-    diverged = pytest.raises(SplitVAEError, match=r"diverged at step 4: .*kl nan.*--lr 0\.0001")
+    diverged = pytest.raises(SplitVAEError, match=f"diverged at step {at}: .*kl nan.*{helps}")
     with monkeypatch.context() as patch, diverged as caught:
         patch.setattr(SplitVAE, "encode", encode)
         train(out=tmp_path / "run", **options)
     assert caught.value.exit_status == 1
-    [state] = checkpoint.saved_states(tmp_path / "run" / "state")
-    from safetensors.torch import load_file
-
-    assert all(torch.isfinite(value).all() for value in load_file(state / "state.safetensors").values())
+    states = checkpoint.saved_states(tmp_path / "run" / "state")
+    assert [state.name for state in states] == ["step-000000003"] * bool(every)
+    if states:  # a state that cannot go on is told from a rate that is too large
+        calls[:] = [1] * at
+        with monkeypatch.context() as patch, pytest.raises(SplitVAEError, match=r"No rate mends .*remove .*003"):
+            patch.setattr(SplitVAE, "encode", encode)
+            train(resume=tmp_path / "run")
     whole = train(out=tmp_path / "whole", **options)
     assert same(weights(train(resume=tmp_path / "run")), weights(whole))
 
@@ -205,6 +219,45 @@ def test_existing_directories_are_never_lost(npz: Path, tmp_path: Path):
         train(out=run.path, **options)
     train(out=run.path, overwrite=True, **options)
     assert not (run.path / "samples" / "old.png").exists()
+    (tmp_path / "mine" / "config.json").write_text('{"name": "of another program"}')
+    with pytest.raises(InputError, match="holds no run"):
+        train(out=tmp_path / "mine", overwrite=True, **options)
+    inside = run.path / "images.npz"
+    inside.write_bytes(npz.read_bytes())
+    with pytest.raises(InputError, match=r"lies in .* which --overwrite empties"):
+        train(out=run.path, overwrite=True, **(options | {"data": str(inside)}))
+    with pytest.raises(InputError, match="is a run, whose model is in"):
+        run.model.save_pretrained(run.path)
+    assert Run.open(run.path).finished
+
+
+def test_a_run_that_cannot_go_on_stays_as_it_was(npz: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, checkpoint_every=4, **QUICK)
+    before = (run.path / "config.json").read_text()
+    states = checkpoint.saved_states(run.path / "state")
+    (states[1] / "state.json").write_text("{}")  # passed over
+    assert train(resume=run.path, epochs=2).summary["steps"] == 12
+    for state in checkpoint.saved_states(run.path / "state"):
+        (state / "state.safetensors").write_bytes(b"cut off")
+    (run.path / "config.json").write_text(before)
+    with pytest.raises(InputError, match="truncated"):
+        train(resume=run.path, epochs=5)
+    assert (run.path / "config.json").read_text() == before
+    shutil.rmtree(run.path / "state")
+    with pytest.raises(InputError, match="holds nothing to go on from"):
+        train(resume=run.path, epochs=5)
+    assert Run.open(run.path).summary["steps"] == 12
+
+
+def test_a_model_that_is_trained_on_says_of_which_epoch_it_is(npz: Path, tmp_path: Path, monkeypatch):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
+    assert (run.epochs, run.going_on) == (1, None)
+    with monkeypatch.context() as patch, pytest.raises(Cut):
+        cut_at(8, patch)
+        train(resume=run.path, epochs=3)
+    again = Run.open(run.path)
+    assert again.epochs == 1
+    assert again.going_on == "the model is of epoch 1; the training until epoch 3 is not finished"
 
 
 def test_a_second_process_is_kept_out_of_a_run(npz: Path, tmp_path: Path):
@@ -249,10 +302,7 @@ def test_a_run_directory_explains_itself(npz: Path, tmp_path: Path):
     steps = [int(path.stem.split("-")[1]) for path in sorted((run.path / "samples").iterdir())]
     assert steps == [1, 2, 4, 8, 12]  # doubling, then the end: these epochs are too short for a picture each
     line = run.log()[-1]
-    gamma, D = line["gamma"], 3 * 16 * 16
-    assert line["beta_gamma"] == pytest.approx(3 * gamma)
-    expected = line["reconstruction"] + D / 2 * torch.log(torch.tensor(2 * torch.pi * gamma)).item()
-    assert line["nll"] == pytest.approx(expected, rel=1e-5)
+    assert line["beta_gamma"] == pytest.approx(3 * line["gamma"])
     summary = run.summary
     x = torch.from_numpy(run.data.images[48:].copy()).float() / 255
     assert summary["mse"] == pytest.approx(float((run.model.reconstruct(x) - x).square().mean()), rel=1e-4)
@@ -264,6 +314,31 @@ def test_short_recipes_start_gamma_at_the_first_batchs_mse(npz: Path, tmp_path: 
     first = run.log()[0]
     assert first["gamma"] == pytest.approx(first["mse"], rel=0.05)
     assert [line["gamma"] for line in run.log()] == sorted((line["gamma"] for line in run.log()), reverse=True)
+
+
+def test_a_line_of_the_log_is_a_mean_over_its_steps_likelihood_and_all(npz: Path, tmp_path: Path):
+    each = train(out=tmp_path / "each", data=str(npz), epochs=1, **(QUICK | {"log_every": 1})).log()
+    D = 3 * 16 * 16
+    for line in each:
+        assert line["nll"] == pytest.approx(
+            line["reconstruction"] + D / 2 * np.log(2 * np.pi * line["gamma"]), abs=0.05
+        )
+    assert each[-1]["gamma"] < each[0]["gamma"]
+    (all_of_them,) = train(out=tmp_path / "all", data=str(npz), epochs=1, **(QUICK | {"log_every": len(each)})).log()
+    for name in ("nll", "loss", "mse"):
+        assert all_of_them[name] == pytest.approx(np.mean([line[name] for line in each]), rel=1e-4)
+
+
+def test_a_resumed_run_writes_the_same_log(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    options = QUICK | {"data": str(npz), "epochs": 2, "log_every": 5, "checkpoint_every": 4}
+    whole = train(out=tmp_path / "whole", **options).log()
+    with monkeypatch.context() as patch:
+        cut_at(10, patch)  # the state is of step 8, the last line of step 5
+        with pytest.raises(Cut):
+            train(out=tmp_path / "run", **options)
+    resumed = train(resume=tmp_path / "run").log()
+    names = ("step", "loss", "mse", "kl", "grad_norm", "nll")
+    assert [[line[name] for name in names] for line in resumed] == [[line[name] for name in names] for line in whole]
 
 
 def test_training_lowers_the_loss(npz: Path, tmp_path: Path):

@@ -11,7 +11,7 @@ def main() -> None:
     try:
         from splitvae.cli import run
     except KeyboardInterrupt:
-        print("splitvae: interrupted; nothing was lost.", file=sys.stderr)
+        print("splitvae: interrupted; what was written before is untouched.", file=sys.stderr)
         sys.exit(130)
     sys.exit(run(sys.argv[1:]))
 

@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
     except KeyboardInterrupt:
-        message, status = "interrupted; nothing was lost.", 130
+        message, status = "interrupted; what was written before is untouched.", 130
     except BrokenPipeError:
         return 1
     except Exception as error:
@@ -84,4 +84,4 @@ def _silence() -> Iterator[None]:
 
 
 def _terminate(number: int, frame: object) -> None:
-    raise Interrupted("terminated; nothing was lost.", number)
+    raise Interrupted("terminated; what was written before is untouched.", number)

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from splitvae.data.loader import seeded
+from splitvae.data.loader import first_of_shuffled, seeded
 from splitvae.device import pick_device
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.models.vae import SplitVAE
@@ -89,7 +89,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             InputError: rows that are no images of ``image_shape``, or an argument out of its bounds.
             SplitVAEError: the loss became NaN or infinite.
         """
-        X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self._check()
         self.image_shape_ = self._shape(X.shape[1])
         self.offset_ = float(X.min())
@@ -114,27 +114,28 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def transform(self, X: Any) -> np.ndarray:
         """The posterior means of rows X (N, F): (N, latent_dim) float32."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.concatenate([mean for mean, _ in self._encoded(X)])
 
     @torch.inference_mode()
     def inverse_transform(self, X: Any) -> np.ndarray:
-        """The rows x̂ that codes X (N, latent_dim) stand for: (N, F) float32, in the units of ``fit``."""
+        """The rows x̂ that codes X (N, latent_dim) stand for: (N, F) float64, in the units of ``fit``."""
         check_is_fitted(self)
         z = torch.as_tensor(np.asarray(X, dtype=np.float32), device=self.model_.device)
         rows = [self._rows(self.model_.decode(part).x_hat)[:n] for part, n in _whole_batches(z)]
-        return np.concatenate(rows) * np.float32(self.scale_) + np.float32(self.offset_)
+        return np.concatenate(rows).astype(np.float64) * self.scale_ + self.offset_
 
     def score_samples(self, X: Any) -> np.ndarray:
         """How usual rows X (N, F) are; low values are anomalies, as in scikit-learn's detectors.
 
-        A bound on log p(x), the evidence lower bound at the posterior mean: −SSE/(2γ) − (F/2)·log 2πγ − KL.
+        The terms of the evidence lower bound at the posterior mean: −SSE/(2γ) − (F/2)·log 2πγ − KL. That is no bound:
+        the error that a draw of z adds is not in it, so that it lies above the bound, by nats.
 
         Returns:
             (N,) float32, nats, for densities in the units of ``fit``.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
         kl = np.concatenate([kl for _, kl in self._encoded(X)])
         sse = np.square(self._reconstructed(X) - self._scaled(X)).sum(axis=1)
         gamma, F = self.noise_variance_, X.shape[1]
@@ -172,7 +173,8 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return C, H, W
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
-        return (X - np.float32(self.offset_)) / np.float32(self.scale_)
+        """Rows in the model's units, float32; the offset goes first, or far data would lose its digits."""
+        return ((X - self.offset_) / self.scale_).astype(np.float32)
 
     def _images(self, X: np.ndarray) -> Tensor:
         """Rows (N, F) → what the model sees, (N, C, H, W)."""
@@ -248,4 +250,6 @@ class _Rows:
         self.x = x
 
     def fixed_batches(self, n: int, size: int = 100) -> Iterator[Tensor]:
-        yield from self.x[:n].split(size)
+        """As those of ``ImageLoader``: over all rows, which are often sorted by class."""
+        for part in first_of_shuffled(len(self.x), n).split(size):
+            yield self.x[part.to(self.x.device)]

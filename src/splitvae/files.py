@@ -1,5 +1,6 @@
 """Writing so that nothing that was there before is lost: beside the old file, then renamed over it."""
 
+import errno
 import json
 import os
 import uuid
@@ -18,6 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         SplitVAEError: the file cannot be written (disk full, no permission); the old one is untouched.
     """
+    path = path.expanduser()
     # The suffix stays last because writers such as Pillow choose their format by it.
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
     try:
@@ -28,7 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise SplitVAEError(
-            f"cannot write {path}: {error.strerror or error}. Free some space or choose another place."
+            f"cannot write {path}: {error.strerror or error}. "
+            + ("Free some space." if error.errno == errno.ENOSPC else "Choose another place.")
         ) from error
     finally:
         with suppress(OSError):  # as where the folder is a file: the error above is told

@@ -59,6 +59,8 @@ class Run:
         """``config.json``: preset, resolved configuration, image shape, data, machine, versions, git commit."""
         where = self.path / "config.json"
         record = read_json(where, "not a run")
+        if isinstance(record, dict) and "class" in record:
+            raise InputError(f"{self.path} is a saved model and no run: nobody knows its data. Pass its run.")
         if not isinstance(record, dict) or record.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{where} is not of this splitvae's format version {FORMAT_VERSION}.")
         if unknown := set(record) - RECORD_KEYS - OPTIONAL_KEYS:
@@ -140,6 +142,18 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """``summary.json``: steps, images seen, time, and mse, KL, γ and inactive latents at the end."""
         return read_json(self.path / "summary.json", f"{self.path} is not finished")
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the model is of; more may have been asked for since."""
+        return self.summary["epochs"] if self.finished else self.config.epochs
+
+    @property
+    def going_on(self) -> str | None:
+        """What to know of a model whose training goes on, or was stopped, after it was written; None = nothing."""
+        if self.epochs >= self.config.epochs:
+            return None
+        return f"the model is of epoch {self.epochs}; the training until epoch {self.config.epochs} is not finished"
 
     def push_to_hub(self, repo_id: str, private: bool = False, token: str | None = None) -> str:
         """Upload model, densities, metrics and a card to "user/name" on the hub, see ``splitvae.hub.push_to_hub``."""

@@ -126,7 +126,7 @@ def serving(page: gr.Blocks, host: str = "127.0.0.1", port: int | None = None) -
         except OSError as error:
             where = f"{host}, port {port}" if port else f"{host}, ports 7860 to 7959"
             # gradio's own words name options that are its own.
-            reason = error.strerror or ("it is in use" if port else "all are in use")
+            reason = error.strerror or ("it is in use, or no address of this machine" if port else "all are in use")
             raise InputError(f"cannot serve on {where}: {reason}; pass another --port.") from error
         try:
             yield url

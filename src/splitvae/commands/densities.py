@@ -90,10 +90,12 @@ def fit(
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        _, record = fit_density(Run.open(run).at(data), density, split, name, seed, progress, device, **options)
+        opened = Run.open(run).at(data)
+        _, record = fit_density(opened, density, split, name, seed, progress, device, **options)
     console.print(
         f"{record['name']}: {record['class']} on {record['codes']:,} {split} codes in {record['seconds']:.0f} s"
         + "".join(f", {key} {value}" for key, value in record["options"].items())
-        + (f"; {record['nats_per_code']:.2f} nats per code" if "nats_per_code" in record else ""),
+        + (f"; {record['nats_per_code']:.2f} nats per code ({record['nats_of']})" if "nats_of" in record else "")
+        + (f"; note: {opened.going_on}" if opened.going_on else ""),
         soft_wrap=True,
     )

@@ -13,12 +13,17 @@ Route = Literal["line", "great-circle"]
 Output = Literal["x_hat", "components", "mask", "mix", "all"]
 
 
-def check_out(out: Path) -> None:
-    """Refuse a form of output that nobody writes, before any work is done."""
-    if out.suffix.lower() not in ("", ".png", ".npz"):
-        raise InputError(f"cannot write {out.name}: use a name that ends in .png or .npz, or a folder.")
+def check_out(out: Path, *more: str) -> Path:
+    """The place of output; refused before any work is done where nobody writes that form, or it holds other images."""
+    out, forms = out.expanduser(), (".png", ".npz", *more)
+    named = f"use a name that ends in {', '.join(forms[:-1])} or {forms[-1]}, or a folder"
+    if out.suffix.lower() not in ("", *forms):
+        raise InputError(f"cannot write {out.name}: {named}.")
     if not out.suffix and out.is_file():
-        raise InputError(f"{out} is a file; use a name that ends in .png or .npz, or a folder.")
+        raise InputError(f"{out} is a file; {named}.")
+    if not out.suffix and out.is_dir() and any(out.iterdir()):  # a folder of images is a data set: nothing is mixed in
+        raise InputError(f"{out} is not empty; choose another folder, or remove it first.")
+    return out
 
 
 @app.command(
@@ -58,7 +63,9 @@ def sample(
         raise InputError(f"--n must be at least 1, not {n}.")
     if not 0 < temperature < float("inf"):
         raise InputError(f"--temperature must be positive, not {temperature}.")
-    check_out(out)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed must be from 0 to 2⁶³ − 1, not {seed}.")
+    out = check_out(out)
     import torch
 
     from splitvae.densities.store import load_density
@@ -105,7 +112,7 @@ def decompose(
     """
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
-    check_out(out)
+    out = check_out(out)
     import torch
 
     from splitvae.device import pick_device
@@ -190,9 +197,8 @@ def interpolate(
         path: line, which passes near the origin, where codes are rare; or great-circle, which keeps away from it.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
+    out = check_out(out, ".gif")
     animated = out.suffix.lower() == ".gif"
-    if not animated:
-        check_out(out)
     import torch
 
     from splitvae import editing

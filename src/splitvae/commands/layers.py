@@ -45,7 +45,7 @@ def layers(
         data: Where the run's data is now, if not where it was.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
-    check_out(out)
+    out = check_out(out)
     if out.suffix.lower() == ".png":
         raise InputError(f"cannot write {out.name}: layers are many files; use a folder, or a name that ends in .npz.")
     from splitvae.compositing import layers as rgba
@@ -98,7 +98,7 @@ def recombine(
         data: Where the run's data is now, if not where it was.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
-    check_out(out)
+    out = check_out(out)
     files = [path for path in (foreground, background) if path is not None]
     if len(files) == 1:
         raise InputError("a foreground needs a background: name two image files, or none.")

@@ -64,7 +64,7 @@ def adopt(
         cache = open_data(config)
         refuse_other_images(cache, model.image_shape)
         meta = cache.meta
-    refuse_existing(run.path, overwrite)
+    refuse_existing(run.path, overwrite, config.data)
     with only_process_in(run.path):
         clear_run(run.path)
         write_record(run, "images", config, meta, {}, {"from": origin})

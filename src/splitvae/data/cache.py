@@ -112,12 +112,13 @@ def prepare(
     stem = "".join(c if c.isalnum() else "-" for c in Path(source.name).name) or "data"
     # A moved source is found again by its key; a name with a dot is what another process is making.
     directory = next(cache_root().glob(f"[!.]*-{key}"), cache_root() / f"{stem}-{key}")
-    if (directory / "meta.json").exists():
-        return _renamed(ImageCache.open(directory), source)
+    if (found := _found(directory)) is not None:
+        return _renamed(found, source)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(directory.with_suffix(".lock")):
-            if not (directory / "meta.json").exists():
+            if _found(directory) is None:
+                shutil.rmtree(directory, ignore_errors=True)
                 temporary = directory.with_name(f".{directory.name}")  # ours alone: we hold the lock
                 shutil.rmtree(temporary, ignore_errors=True)
                 splits = _load(source)
@@ -130,9 +131,19 @@ def prepare(
     except OSError as error:
         raise SplitVAEError(
             f"cannot prepare {data} in {directory.parent}: {error.strerror or error}. "
-            "Set SPLITVAE_CACHE to a directory with more space."
+            "Set SPLITVAE_CACHE to another directory, with enough space."
         ) from error
     return _renamed(ImageCache.open(directory), source)
+
+
+def _found(directory: Path) -> ImageCache | None:
+    """The cache in a directory; None = there is none, or a damaged one, which is made again."""
+    if not (directory / "meta.json").exists():
+        return None
+    try:
+        return ImageCache.open(directory)
+    except (OSError, ValueError, EOFError, InputError):
+        return None
 
 
 def refuse_few(cache: ImageCache) -> None:

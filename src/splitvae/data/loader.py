@@ -20,7 +20,7 @@ def seeded(seed: int, purpose: str, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
 
 
-def _fixed(count: int, n: int) -> Tensor:
+def first_of_shuffled(count: int, n: int) -> Tensor:
     """n of the numbers below count (all of them where they are fewer), the same every time."""
     return torch.randperm(count, generator=seeded(0, "fixed", 0))[:n]
 
@@ -28,7 +28,7 @@ def _fixed(count: int, n: int) -> Tensor:
 def fixed_rows(cache: ImageCache, split: str, n: int) -> np.ndarray:
     """Row numbers of n images chosen over a whole split (all where it has fewer), the same every time: (min(n, N),)."""
     rows = cache.splits[split]
-    return rows[_fixed(len(rows), n).numpy()]
+    return rows[first_of_shuffled(len(rows), n).numpy()]
 
 
 def fixed_images(cache: ImageCache, split: str, n: int, device: torch.device | str = "cpu") -> Tensor:
@@ -130,7 +130,7 @@ class ImageLoader:
 
     def fixed_batches(self, n: int, size: int = 100) -> Iterator[Tensor]:
         """The images of ``fixed`` in batches of ``size``, of which one at a time is in memory."""
-        for part in _fixed(self._own, n).split(size):
+        for part in first_of_shuffled(self._own, n).split(size):
             yield self._floats(part)
 
     def _floats(self, numbers: Tensor) -> Tensor:

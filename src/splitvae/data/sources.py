@@ -18,7 +18,9 @@ from splitvae.errors import InputError, SplitVAEError
 PICTURE_SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2",
 }  # fmt: skip
-TEST_NAMES = ("test", "validation", "valid", "val")  # the first that exists is the test split
+EMBEDDED = "digits"  # comes with scikit-learn
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "validation", "valid", "val")  # the first that exists is the test split
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class Source:
 
 
 def find_source(name: str) -> Source:
-    """Turn what a person wrote into a source: an existing path first, then "digits", then a name on the hub."""
+    """Turn what a person wrote into a source: "digits" (a folder of that name is ./digits), a path, a hub name."""
+    if name == EMBEDDED:
+        return Source(name, "scikit-learn digits", _read_digits)
     path = Path(name).expanduser()
     if path.is_dir():
         return _parquet(name, path) if list(path.glob("train-*.parquet")) else _folder(name, path)
@@ -56,8 +60,6 @@ def find_source(name: str) -> Source:
         if path.suffix == ".npz":
             return Source(name, _stat(path, path.parent), lambda: _read_npz(path))
         raise InputError(f"{name} is a file; a source is a folder of images, of parquet shards, or an .npz.")
-    if name == "digits":
-        return Source(name, "scikit-learn digits", _read_digits)
     if name.endswith(".npz") or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise InputError(f"{name} does not exist.")
     return Source(name, f"hub:{name}", lambda: _read_hub(name))
@@ -113,18 +115,16 @@ def _read_hub(name: str) -> dict[str, Split]:
     try:
         data = datasets.load_dataset(name, download_config=datasets.DownloadConfig(max_retries=1))
     except (HFValidationError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise InputError(
-            f"{name} is neither an existing path nor a data set on the hub; pass a local copy with --data DIR."
-        ) from error
+        raise InputError(f"{name} is neither an existing path nor a data set on the hub; name a local copy.") from error
     except (ConnectionError, TimeoutError) as error:
         raise SplitVAEError(
             f"{name} is no existing path, and the hub could not be reached ({type(error).__name__}); "
-            "pass a local copy with --data DIR (parquet shards, a folder of images, or an .npz)."
+            "name a local copy (parquet shards, a folder of images, or an .npz)."
         ) from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise SplitVAEError(
             f"{name} could not be loaded from the hub ({(str(error).splitlines() or ['?'])[0][:150]}); "
-            "pass a local copy with --data DIR (parquet shards, a folder of images, or an .npz)."
+            "name a local copy (parquet shards, a folder of images, or an .npz)."
         ) from error
     return _from_dataset(name, data)
 
@@ -206,13 +206,19 @@ def _folder(name: str, path: Path) -> Source:
 
     def load() -> dict[str, Split]:
         roots = {"train": path}
-        if (path / "train").is_dir():
-            roots = {"train": path / "train"}
-            if test := next((name for name in TEST_NAMES if (path / name).is_dir()), None):
-                roots["test"] = path / test
+        folders = {folder.name.lower(): folder for folder in path.iterdir() if folder.is_dir()}
+        train = next((folders[name] for name in TRAIN_NAMES if name in folders), None)
+        test = next((folders[name] for name in TEST_NAMES if name in folders), None)
+        if train is not None:
+            roots = {"train": train} if test is None else {"train": train, "test": test}
+        elif test is not None:
+            raise InputError(
+                f"{name} holds a folder {test.name} and none named train; put the images for training into "
+                f"{path / 'train'}."
+            )
         mine = {split: [file for file in pictures if file.is_relative_to(root)] for split, root in roots.items()}
         if not mine["train"]:
-            raise InputError(f"{name}: its folder train holds no images.")
+            raise InputError(f"{name}: its folder {roots['train'].name} holds no images.")
         names = {split: [file.relative_to(roots[split]) for file in files] for split, files in mine.items()}
         classed = all(len(file.parts) == 2 for files in names.values() for file in files)
         labels = _numbered({split: [file.parts[0] for file in files] for split, files in names.items() if classed})
@@ -246,6 +252,8 @@ def _read_npz(path: Path) -> dict[str, Split]:
     for split, column in given.items():
         if column.shape != (len(images[split]),):
             raise InputError(f"{path}: {split}_labels has the shape {column.shape}, expected ({len(images[split])},).")
+    if given and given.keys() != images.keys():
+        raise InputError(f"{path} has labels of {min(given)} and none of the other split; give both or neither.")
     labels = _numbered(given)
     if given and not labels:
         raise InputError(f"{path}: labels must be integers or words, not {given[min(given)].dtype}.")

@@ -34,8 +34,10 @@ def density_name(kind: str, split: Split, name: str | None = None) -> str:
         InputError: a name that is no file name, or that of the prior.
     """
     name = name or kind + ("-test" if split == "test" else "")
-    if name in ("normal", "REC") or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
-        raise InputError(f"--name '{name}' must be letters, digits, - and _, and not normal, which is the prior.")
+    if name in ("normal", "REC"):
+        raise InputError(f"--name '{name}' is a line of every table; choose another.")
+    if not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise InputError(f"--name '{name}' must be letters, digits, dots, - and _, and begin with no dot.")
     return name
 
 
@@ -97,6 +99,10 @@ def fit_density(
     }  # fmt: skip
     if hasattr(density, "log_prob"):
         record["converged"] = getattr(density, "converged_", None)
-        record["nats_per_code"] = float(density.log_prob(codes.mean).mean())
+        # Of what it was fitted on: posterior means, or draws, which have another likelihood altogether.
+        draws = getattr(density, "fits_draws", False)
+        fitted = codes.sample(torch.Generator(place).manual_seed(seed)) if draws else codes.mean
+        record["nats_per_code"] = float(density.log_prob(fitted).mean())
+        record["nats_of"] = "draws" if draws else "means"
     save_density(density, run.path / "densities" / f"{name}.safetensors", record)
     return density, record

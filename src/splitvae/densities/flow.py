@@ -53,6 +53,7 @@ class AutoregressiveFlow:
         (torch.Size([10, 3]), torch.Size([200]))
     """
 
+    fits_draws = True
     flow_: Any
     mean_: Tensor
     std_: Tensor

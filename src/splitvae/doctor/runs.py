@@ -159,7 +159,8 @@ def check_gamma(run: Run, log: list[dict[str, Any]], found: Probe) -> Finding:
         return Finding("balance", "ok", "an autoencoder without noise: no γ and no KL to balance")
     if config.gamma_rule == "fixed":
         return Finding("balance", "ok", f"γ is fixed at {gamma:g}, as asked for")
-    finite = [line for line in log if math.isfinite(line["mse"])]
+    last = run.summary["steps"] if run.finished else math.inf  # of the model, where the training goes on
+    finite = [line for line in log if math.isfinite(line["mse"]) and line["step"] <= last]
     mse = _running_mse(finite)[-1] if finite else found.train_mse
     text, ratio = f"γ is {gamma:.3g}, the mse {mse:.3g}", gamma / mse
     if isinstance(config.gamma_init, int | float) and ratio > GAMMA_APART and gamma > config.gamma_init / 2:

@@ -47,8 +47,9 @@ def compare(
     Returns:
         ``systems``, the columns: name, runs, training seeds, ``differs`` (what was measured otherwise, empty as a
         rule); ``lines``: source, output, and for each system mean, spread, and against the best: difference, 95 %
-        ``interval``, ``pairs``, ``paired_by`` and ``verdict``, which is "best", "worse", "indistinguishable at these
-        seeds" or "too few seeds"; ``notes``, such as densities of one name that are not alike.
+        ``interval``, ``pairs``, ``paired_by`` and ``verdict``, which is "best" (by its mean over all its seeds),
+        "worse", "better at common seeds", "indistinguishable at these seeds" or "too few seeds"; ``notes``, such as
+        densities of one name that are not alike.
 
     Raises:
         InputError: a run without ``metrics.json``, or given twice, unequal protocols without ``mixed``, an unknown
@@ -197,8 +198,9 @@ def _against(values: Values, best: Values, sign: int, rng: np.random.Generator) 
     if len(pairs) < FEWEST_PAIRS:
         return found | {"interval": None, "verdict": "too few seeds"}
     low, high = interval(np.array(pairs), rng)
-    worse = low > 0 if sign > 0 else high < 0
-    return found | {"interval": [low, high], "verdict": "worse" if worse else "indistinguishable at these seeds"}
+    worse, better = (low > 0, high < 0) if sign > 0 else (high < 0, low > 0)
+    verdict = "worse" if worse else "better at common seeds" if better else "indistinguishable at these seeds"
+    return found | {"interval": [low, high], "verdict": verdict}
 
 
 def interval(pairs: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:

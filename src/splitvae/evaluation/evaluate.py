@@ -106,6 +106,12 @@ def evaluate(
         setting = replace(setting, bf16=bf16)
     protocols = get_args(Protocol) if protocol == "both" else (protocol,)
     sources = [source for name in protocols for source in sources_of(setting, name, densities, say)]
+    shown = {source.name for source in sources}
+    if left_out := [name for name in densities or [] if not {name, f"{name}-test"} & shown]:
+        raise InputError(
+            f"the {protocol} protocol has no line for {', '.join(left_out)}: the clean one shows what was fitted on "
+            "training codes, the paper's what was fitted on test codes. Pass another --protocol."
+        )
     jobs = [(source, seed) for source in sources for seed in (chosen_seeds if source.seeded else [0])]
     each, real = setting.n * len(output_names(setting.run.model)), 3 * setting.n
     images.total = real + each * len(jobs)
@@ -280,6 +286,8 @@ def _notes(setting: Setting, sources: list[Source]) -> list[str]:
         notes.append(f"the weights of {setting.extractor.name} are not the published ones")
     if not density_names(run.path):
         notes.append("no density was fitted; the paper samples from a mixture: splitvae fit RUN --density gmm")
+    if run.going_on is not None:
+        notes.append(run.going_on)
     for what in ("train", "floor"):
         if (count := len(setting.rows[what])) != setting.n:
             notes.append(f"{what}: {count:,} images stand in for {setting.n:,}; its distances differ in bias")

@@ -132,5 +132,5 @@ def _rows(cache: ImageCache, n: int | None, split: Split, seed: int) -> np.ndarr
     if n is None:
         return rows
     if not 2 <= n <= len(rows):
-        raise InputError(f"--n {n} is out of bounds: {cache.meta['source']} ({split}) has {len(rows):,} images.")
+        raise InputError(f"--n {n} must be from 2 to {len(rows):,}, the images of {cache.meta['source']} ({split}).")
     return np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))

@@ -99,6 +99,9 @@ class Autoencoder(Pretrained, nn.Module):
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         """The posterior q(z|x) of images x (B, C, H, W) in [0, 1]: mean and logvar (B, D), float32."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"images must be a tensor of floats in [0, 1], not {found}.")
         if x.dim() != 4 or x.shape[1:] != self.image_shape:
             raise InputError(
                 f"images must have the shape (B, {', '.join(map(str, self.image_shape))}), not {tuple(x.shape)}."
@@ -122,7 +125,9 @@ class Autoencoder(Pretrained, nn.Module):
         components = paint(logits[:, K - 1 :]).unflatten(1, (K, C))  # (B, K, C, H, W)
         masks = logits[:, : K - 1]
         if self.mask_scale > 1:  # means of squares, and from square to square a slope
-            masks = F.interpolate(F.avg_pool2d(masks, self.mask_scale, ceil_mode=True), (H, W), mode="bilinear")
+            masks = F.pad(masks, (0, -W % self.mask_scale, 0, -H % self.mask_scale), mode="replicate")
+            squares = F.avg_pool2d(masks, self.mask_scale)
+            masks = F.interpolate(squares, masks.shape[-2:], mode="bilinear")[..., :H, :W]
         # Softmax with an implicit last zero logit: for K = 2 weight 1 is sigmoid(logit), the paper's mask σ.
         weights = F.pad(masks, (0, 0, 0, 0, 0, 1)).softmax(dim=1).unsqueeze(2)  # (B, K, 1, H, W)
         return Decoded((weights * components).sum(dim=1), components, weights)
@@ -147,6 +152,8 @@ class Autoencoder(Pretrained, nn.Module):
         from splitvae.densities.normal import StandardNormal
 
         density = StandardNormal(self.latent_dim) if density is None else density
+        if isinstance(density, str):
+            raise InputError(f"density must be an object that was fitted, not its name '{density}'.")
         z = density.sample(n, generator=generator).to(self.device)
         with evaluating(self):
             return torch.cat([self.decode(part).x_hat for part in z.split(500)])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from splitvae.config import without_retired
 from splitvae.errors import InputError, SplitVAEError
 from splitvae.files import read_json, replacing, write_json
+from splitvae.run import is_run
 
 FORMAT_VERSION = 2  # 1 had no field for the network
 
@@ -23,10 +24,13 @@ class Pretrained:
         """Write ``config.json`` and ``model.safetensors`` into the directory ``path``, beside the old and renamed.
 
         Raises:
+            InputError: ``path`` holds a run, whose record has the same name as the model's.
             SplitVAEError: the files cannot be written; what was there before is untouched.
         """
         assert isinstance(self, nn.Module)
-        path = Path(path)
+        path = Path(path).expanduser()
+        if is_run(path):
+            raise InputError(f"{path} is a run, whose model is in {path / 'model'}; choose another directory.")
         write_tensors(path / "model.safetensors", self.state_dict())
         header = {"class": type(self).__name__, "format_version": FORMAT_VERSION}
         write_json(path / "config.json", header | self.config)

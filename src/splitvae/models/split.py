@@ -250,6 +250,7 @@ def _wide(
 ) -> Tensor:
     """Weights or biases of C maps, along ``dim`` → zeros for K − 1 masks, then K copies that differ a little."""
     noise = torch.randn((K, *old.shape), generator=generator).to(old) * (difference * old.std() if difference else 0)
-    copies = old + noise - noise.mean(dim=0)  # K = 2: +δ and −δ
+    # K = 2: +δ and −δ. Taking the mean away leaves √((K − 1)/K) of the spread.
+    copies = old + (noise - noise.mean(dim=0)) * (K / max(K - 1, 1)) ** 0.5
     masks = torch.zeros_like(old).narrow(dim, 0, old.shape[dim] // C)
     return torch.cat([masks] * (K - 1) + list(copies), dim=dim)

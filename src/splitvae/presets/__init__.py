@@ -5,6 +5,7 @@ it; with the name of another system behind it, ``mnist-rae-gp``; with ``-best``,
 ``-small`` at the end, the same for two cores and five minutes.
 """
 
+from pathlib import Path
 from typing import Any
 
 from splitvae.config import NEEDS, OF_MODELS, SPLITS, TrainConfig, idle, network_fields
@@ -26,6 +27,8 @@ def resolve(preset: str | None = None, **changes: Any) -> TrainConfig:
     """
     name = preset or "images"
     if name not in PRESETS:
+        if Path(name).exists():
+            raise InputError(f"'{name}' is no preset; to train on what lies there, pass --data {name}.")
         raise InputError(f"unknown preset '{name}'.{nearest(name, PRESETS)}")
     values = dict(PRESETS[name].values)
     if changes.get("network", values.get("network", "split-vae")) != values.get("network", "split-vae"):

@@ -259,7 +259,7 @@ def _record(job: Job, run: Run, metrics: dict[str, Any]) -> dict[str, Any]:
     trainable, total = count_parameters(run.model)
     config = run.config.to_dict() | {"data": metrics["card"]["source"]}
     latents = {name: value for name, value in metrics["latents"].items() if not isinstance(value, list)}
-    kept = ("options", "seed", "codes", "seconds", "nats_per_code", "split")
+    kept = ("options", "seed", "codes", "seconds", "nats_per_code", "nats_of", "split")
     return {
         "format_version": FORMAT_VERSION,
         "name": job.name,

@@ -20,7 +20,7 @@ from splitvae.run import Run
 
 @torch.inference_mode()
 def samples_picture(result: dict[str, Any], jobs: list[Job], runs: Path, n: int = 14) -> Image.Image | None:
-    """Samples of each system's density and chosen output, not picked by hand: the first of sampling seed 0.
+    """Samples of each system's density and chosen output, not picked by hand: drawn with generator seed 0.
 
     Args:
         result: see ``summarize_table``, or ``summarize_claim``, of whose lines all are shown; the first seed's run.

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from splitvae.errors import SplitVAEError
+from splitvae.errors import InputError, SplitVAEError
 from splitvae.files import read_json, write_json
 from splitvae.models.pretrained import load_strictly, read_tensors, write_tensors
 from splitvae.training.schedule import Plateau
+from splitvae.training.watch import Watch
 
 KEPT = 2
 
@@ -27,6 +28,7 @@ class TrainingState:
         optimizer: Adam.
         average: running average of the weights; None = not asked for.
         plateau: what a rate that follows the loss remembers; None = the rate is a function of the step.
+        watch: the sums of the log's next line; None = they begin anew.
         step: optimiser steps done.
         seconds: time spent training, over all sessions.
     """
@@ -35,6 +37,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     average: nn.Module | None
     plateau: Plateau | None = None
+    watch: Watch | None = None
     step: int = 0
     seconds: float = 0.0
 
@@ -51,6 +54,8 @@ class TrainingState:
             record: dict[str, Any] = {"step": self.step, "seconds": self.seconds}
             if self.plateau is not None:
                 record["plateau"] = self.plateau.state()
+            if self.watch is not None:
+                record["watch"] = self.watch.state()
             write_json(temporary / "state.json", record)
             if target.exists():  # a damaged one, which was passed over
                 os.replace(target, directory / f".{uuid.uuid4().hex[:8]}")
@@ -68,6 +73,9 @@ class TrainingState:
     def load(self, path: Path) -> None:
         """Take over the state in ``path``, in place and bit for bit."""
         where = path / "state.safetensors"
+        record = read_json(path / "state.json", "not a training state")
+        if not isinstance(record, dict) or not {"step", "seconds"} <= record.keys():
+            raise InputError(f"{path / 'state.json'} is damaged; remove {path} to resume from the state before it.")
         tensors = read_tensors(where)
         load_strictly(self.model, _below("model.", tensors), where)
         if self.average is not None:
@@ -79,10 +87,11 @@ class TrainingState:
             # Like the parameter in memory layout: Adam's fused step walks both in storage order.
             like = torch.empty_like(p) if value.shape == p.shape else torch.empty_like(value, device=p.device)
             self.optimizer.state[p][key] = like.detach().copy_(value)
-        record = read_json(path / "state.json", "not a training state")
         self.step, self.seconds = record["step"], record["seconds"]
         if self.plateau is not None and "plateau" in record:  # a resumed run may change its schedule
             self.plateau.load(record["plateau"])
+        if self.watch is not None and "watch" in record:  # states of before 2026-11-29 have none
+            self.watch.load(record["watch"])
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}

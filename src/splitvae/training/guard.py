@@ -10,10 +10,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from splitvae.errors import InputError
+from splitvae.run import is_run
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Make the directory ``path``, or raise InputError if it cannot become a run: it is a file, or holds something."""
+def refuse_existing(path: Path, overwrite: bool, *sources: str | None) -> None:
+    """Make the directory ``path``, or raise InputError if it cannot become a run: it is a file, or holds something.
+
+    Args:
+        path: of the run to be.
+        overwrite: a run that is there shall be replaced.
+        sources: data and masks, which must not be lost with it.
+    """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; choose another --out.")
     try:
@@ -24,8 +31,11 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError(f"{path} exists already; choose another --out, resume it with --resume, or pass --overwrite.")
-    if not (path / "config.json").exists():
+    if not is_run(path):
         raise InputError(f"{path} is not empty and holds no run; --overwrite replaces runs only. Choose another --out.")
+    for source in sources:
+        if source is not None and Path(source).resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{source} lies in {path}, which --overwrite empties; choose another --out.")
 
 
 def clear_run(path: Path) -> None:

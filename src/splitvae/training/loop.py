@@ -6,6 +6,7 @@ norm's. Noise and order are functions of (seed, step), so a run that is killed a
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache, refuse_few
 from splitvae.data.loader import ImageLoader
 from splitvae.data.masks import Masks
+from splitvae.data.sources import EMBEDDED
 from splitvae.device import hardware, keep_freed_memory
 from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
@@ -33,7 +35,7 @@ from splitvae.presets import resolve
 from splitvae.run import Run, open_data, open_masks, write_record
 from splitvae.training.batches import Batches
 from splitvae.training.calibrate import calibrate
-from splitvae.training.checkpoint import TrainingState, load_latest
+from splitvae.training.checkpoint import TrainingState, load_latest, saved_states
 from splitvae.training.ema import update_average
 from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
 from splitvae.training.precision import choose_precision, memory_layout
@@ -91,6 +93,8 @@ def train(
             if not config.quiet:
                 print(f"{run.path} is finished: {config.epochs} epochs. To go on, ask for more with --epochs.")
             return run
+        if run.finished and not saved_states(run.path / "state"):
+            raise InputError(f"{run.path}/state holds nothing to go on from; train anew, into another --out.")
     else:
         if out is None:
             raise InputError("no run directory: pass --out RUN.")
@@ -100,7 +104,7 @@ def train(
             raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
     for place in ("data", "masks"):  # a run may be resumed from another directory
         path = getattr(config, place)
-        if path is not None and Path(path).expanduser().exists():
+        if path is not None and path != EMBEDDED and Path(path).expanduser().exists():
             config = config.with_changes({place: Path(path).expanduser().resolve()})
 
     tracker = None if config.tracker == "none" else config.tracker
@@ -113,10 +117,12 @@ def train(
     )
     main = accelerator.is_main_process
     if main and resume is None:
-        refuse_existing(run.path, overwrite)
+        refuse_existing(run.path, overwrite, config.data, config.masks)
     with only_process_in(run.path) if main else nullcontext():
         if main and resume is None:
-            refuse_existing(run.path, overwrite)  # again, now that nobody else can make a run of it
+            refuse_existing(
+                run.path, overwrite, config.data, config.masks
+            )  # again, now that nobody else can make a run of it
         cache = open_data(config if main else replace(config, quiet=True))
         refuse_few(cache)
         before = None if resume is None else run.record["data"]["content_hash"]
@@ -129,16 +135,15 @@ def train(
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
         if tracker not in (None, "tensorboard"):
             start_tracker(accelerator, config, run.path.name)  # it may be refused: before anything is replaced
-        if main:
-            if resume is None:
-                clear_run(run.path)
-            origin = None if resume is None else run.record.get("origin")
-            write_record(run, name, config, cache.meta, machine, origin, masks)
+        if main and resume is None:
+            clear_run(run.path)
+        origin = None if resume is None else run.record.get("origin")
+        record = partial(write_record, run, name, config, cache.meta, machine, origin, masks)
         accelerator.wait_for_everyone()
         if tracker == "tensorboard":  # whose files lie in the run
             start_tracker(accelerator, config, run.path.name)
         try:
-            _fit(run, config, cache, masks, accelerator, bf16=machine["precision"] == "bf16")
+            _fit(run, config, cache, masks, accelerator, machine["precision"] == "bf16", record)
         finally:
             finish_trackers(accelerator)
             if accelerator.num_processes > 1:
@@ -169,9 +174,19 @@ def _machine(config: TrainConfig, accelerator: Accelerator, before: dict[str, An
 
 
 def _fit(
-    run: Run, config: TrainConfig, cache: ImageCache, masks: Masks | None, accelerator: Accelerator, bf16: bool
+    run: Run,
+    config: TrainConfig,
+    cache: ImageCache,
+    masks: Masks | None,
+    accelerator: Accelerator,
+    bf16: bool,
+    record: Callable[[], None],
 ) -> None:
-    """Train until ``config.epochs`` are done, from the newest state in the run if there is one."""
+    """Train until ``config.epochs`` are done, from the newest state in the run if there is one.
+
+    Args:
+        record: writes ``config.json``, once it is known that the run can go on.
+    """
     device, main = accelerator.device, accelerator.is_main_process
     if device.type == "cpu":
         keep_freed_memory()
@@ -196,12 +211,14 @@ def _fit(
         plateau = Plateau(loader.steps_per_epoch, scale)
 
     # Resume, before the model is wrapped for several processes.
-    state = TrainingState(bare, optimizer, average, plateau)
+    at_once = reads_at_once(device)
+    watch = Watch(config.log_every, total, at_once)
+    state = TrainingState(bare, optimizer, average, plateau, watch)
     found = load_latest(state, run.path / "state")
+    if main:
+        record()
     quiet = config.quiet or not main
-    reporter = Reporter(
-        run.path / "log.jsonl", config, bare.terms, math.prod(cache.shape), state.step, total, quiet, main
-    )
+    reporter = Reporter(run.path / "log.jsonl", config, bare.terms, state.step, total, quiet, main)
     if accelerator.num_processes > 1 and config.sync_batch_norm:
         synchronise(bare)
     if device.type == "cuda":
@@ -236,15 +253,10 @@ def _fit(
             first = torch.stack([model(*given)["mse"] for given in batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))
 
-    at_once = reads_at_once(device)
-    watch = Watch(config.log_every, total, at_once)
-    parameters, buffers = list(bare.parameters()), list(bare.buffers())
-    backup = [buffer.clone() for buffer in buffers] if at_once else []
+    parameters, begun = list(bare.parameters()), state.step
     clock = {"began": time.monotonic(), "saved": time.monotonic(), "step": -1 if found is None else state.step}
     with reporter, interrupts() as received:
         while state.step < total:
-            if at_once:
-                torch._foreach_copy_(backup, buffers)
             factor = 1.0 if plateau is None else plateau.factor
             lr = learning_rate(config, state.step, loader.steps_per_epoch, factor)
             for group in optimizer.param_groups:
@@ -263,10 +275,14 @@ def _fit(
             else:
                 norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
+            # Negative log-likelihood of the Gaussian decoder: SSE/(2γ) + (N/2)·log 2πγ.
+            reconstruction, gamma = (values[bare.terms.index(name)] for name in ("reconstruction", "gamma"))
+            nll = reconstruction + 0.5 * math.prod(cache.shape) * (2 * math.pi * gamma).log()
+
             # One small exchange: the terms' mean over processes, and whether any of them was asked to stop.
             asked = bool(received)
-            values = torch.cat([values, norm.detach()[None], torch.full((1,), float(asked), device=device)])
-            values = accelerator.reduce(values, "mean")
+            others = torch.stack([norm.detach(), nll, torch.full((), float(asked), device=device)])
+            values = accelerator.reduce(torch.cat([values, others]), "mean")
 
             # Reading a value waits for a GPU, so there each is read a turn late (see Watch).
             # But always before something is written, so that a state or a model on disk is a good one.
@@ -274,11 +290,9 @@ def _fit(
             by_step = state.step + 1 == total or _divides(config.checkpoint_every, state.step + 1)
             by_step = by_step or _divides(config.snapshot_every * loader.steps_per_epoch, state.step + 1)
             writes = by_step or due or asked
+            # The state of this step is not worth keeping: with the same noise and images it would end here again.
             if (at_once or writes) and not torch.isfinite(values).all():
-                if at_once:  # only batch norm has moved since the last good step: undo that
-                    torch._foreach_copy_(buffers, backup)
-                    save()
-                raise SplitVAEError(_diverged(bare.terms, values, state.step, run, config))
+                raise SplitVAEError(_diverged(bare.terms, values, state.step, begun, run, config))
 
             # Adam, then γ by its rule, then the average of the weights.
             optimizer.step()
@@ -297,7 +311,7 @@ def _fit(
             readings = watch.take(state.step, values, lr, now)
             for reading in readings:
                 if not torch.isfinite(reading.last).all():
-                    raise SplitVAEError(_diverged(bare.terms, reading.last, reading.step - 1, run, config))
+                    raise SplitVAEError(_diverged(bare.terms, reading.last, reading.step - 1, begun, run, config))
                 reporter.note(reading)
             newest = values if at_once else readings[-1].last if readings else None
             if newest is not None:
@@ -315,7 +329,7 @@ def _fit(
                 save()
             if asked if accelerator.num_processes == 1 else newest is not None and newest[-1] > 0:
                 if not torch.isfinite(values).all():
-                    raise SplitVAEError(_diverged(bare.terms, values, state.step - 1, run, config))
+                    raise SplitVAEError(_diverged(bare.terms, values, state.step - 1, begun, run, config))
                 save()
                 number = received[0] if received else 15
                 raise Interrupted(
@@ -373,13 +387,20 @@ def _fitting_batch(config: TrainConfig, images: int, processes: int) -> TrainCon
     return replace(config, batch_size=size)
 
 
-def _diverged(terms: tuple[str, ...], values: Tensor, step: int, run: Run, config: TrainConfig) -> str:
-    """Which term is not finite, and what helps."""
+def _diverged(terms: tuple[str, ...], values: Tensor, step: int, begun: int, run: Run, config: TrainConfig) -> str:
+    """Which term is not finite, and what helps; ``begun``: the step that this session began at."""
     names = [*terms[1:], "gradient norm"]
     bad = [
         f"{name} {value}" for name, value in zip(names, values[1:].tolist(), strict=False) if not math.isfinite(value)
     ]
-    return (
-        f"the loss diverged at step {step}: {', '.join(bad) or 'loss'}. The last good state is kept; "
-        f"go on from it with a smaller rate: splitvae train --resume {run.path} --lr {config.lr / 10:g}"
-    )
+    states, smaller = saved_states(run.path / "state"), f"--lr {config.lr / 10:g}"
+    if not states:
+        helps = f"No state was saved before; train anew with a smaller rate, such as {smaller}."
+    elif step == begun:  # it is the state itself that cannot go on
+        helps = f"No rate mends the state of that step: remove {states[-1]}, and resume from the one before or anew."
+    else:
+        helps = (
+            f"The last good state, of step {int(states[-1].name.removeprefix('step-'))}, is kept; go on from it with a "
+            f"smaller rate: splitvae train --resume {run.path} {smaller}"
+        )
+    return f"the loss diverged at step {step}: {', '.join(bad) or 'loss'}. {helps}"

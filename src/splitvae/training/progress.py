@@ -1,7 +1,6 @@
 """What a person sees while a model trains, and ``log.jsonl``, which is always written."""
 
 import json
-import math
 import os
 import sys
 import time
@@ -29,7 +28,6 @@ class Reporter:
         log: path of ``log.jsonl``; lines after ``start`` are dropped, so that a resumed run tells each step once.
         config: of the run.
         terms: what the model's forward returns, in this order.
-        values_per_image: C·H·W.
         start, total: optimiser steps done and in all.
         quiet: print nothing.
         writes: whether this is the main process, which alone writes the log.
@@ -44,14 +42,13 @@ class Reporter:
         log: Path,
         config: TrainConfig,
         terms: tuple[str, ...],
-        values_per_image: int,
         start: int,
         total: int,
         quiet: bool,
         writes: bool,
     ) -> None:
         self.log, self.config, self.terms, self.total, self.writes = log, config, terms, total, writes
-        self.values_per_image, self.steps_per_epoch = values_per_image, total // config.epochs
+        self.steps_per_epoch = total // config.epochs
         self.inactive: int | None = None
         self.also: Callable[..., Any] | None = None
         if writes:
@@ -82,19 +79,17 @@ class Reporter:
     def note(self, reading: Reading) -> None:
         """Append a line to the log: means since the last one, and γ, the rate and speeds as they are.
 
-        The values are the terms, then the gradient's norm.
+        The values are the terms, the gradient's norm, and the decoder's negative log-likelihood.
         """
         if not self.writes:
             return
-        step, means = reading.step, dict(zip((*self.terms, "grad_norm"), reading.means.tolist(), strict=False))
+        step, means = reading.step, dict(zip((*self.terms, "grad_norm", "nll"), reading.means.tolist(), strict=False))
         gamma = means["gamma"] = float(reading.last[self.terms.index("gamma")])
         record = {
             "step": step,
             "epoch": (step - 1) // self.steps_per_epoch,
             "images_seen": step * self.config.batch_size,
             **means,
-            # Negative log-likelihood of the Gaussian decoder: SSE/(2γ) + (N/2)·log 2πγ.
-            "nll": means["reconstruction"] + 0.5 * self.values_per_image * math.log(2 * math.pi * gamma),
             # The KL's weight against SSE/2: what shrinks as training goes on.
             "beta_gamma": self.config.beta * gamma if self.config.variational else None,
             "lr": reading.lr,

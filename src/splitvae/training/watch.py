@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class Watch:
         Returns:
             the readings that are handed over, oldest first; mostly none.
         """
-        self._sums = values.clone() if self._sums is None else self._sums.add_(values)
+        self._sums = values.clone() if self._sums is None else self._sums.to(values.device).add_(values)
         self._steps += 1
         turn = step % self.every == 0 or step == self.total
         if turn:
@@ -91,3 +92,12 @@ class Watch:
                 event.synchronize()
             handed.append(reading)
         return handed
+
+    def state(self) -> dict[str, Any]:
+        """The sums of the turn that has begun, as JSON values."""
+        return {"steps": self._steps, "sums": None if self._sums is None else self._sums.tolist()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on within the turn that ``state`` is of."""
+        self._steps = state["steps"]
+        self._sums = None if state["sums"] is None else torch.tensor(state["sums"])
