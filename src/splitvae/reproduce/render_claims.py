@@ -99,7 +99,7 @@ def claim_plot(result: dict[str, Any]) -> Figure:
 
 
 def _components(result: dict[str, Any]) -> Figure:
-    figure, (axes,) = new_plot(6.4, 4.0)
+    figure, (axes,) = new_plot(7.6, 4.0)
     counts = [int(name.removeprefix("gmm-")) for name in result["lines"][0]["cells"] if name.startswith("gmm-")]
     for i, line in enumerate(result["lines"]):
         cells = [line["cells"][f"gmm-{k}"] for k in counts]
@@ -112,7 +112,7 @@ def _components(result: dict[str, Any]) -> Figure:
     _log_where_wide(axes.yaxis, [line["cells"][f"gmm-{k}"]["mean"] for line in result["lines"] for k in counts])
     axes.set_xlabel("Gaussians in the mixture")
     axes.set_ylabel(result["distance"])
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1))  # beside: lines go everywhere
     return figure
 
 
@@ -164,10 +164,10 @@ def _latents(result: dict[str, Any]) -> Figure:
         axes.set_xticks(sorted({line["latent_dim"] for line in result["lines"]}))
         axes.set_xlabel("latents; circles: seeds, line: their median")
         axes.margins(x=0.2)
-    inactive.set_ylim(bottom=0)
+    inactive.set_ylim(0, 1.05 * max(1, *(max(line["cells"]["inactive"]["values"]) for line in result["lines"])))
     distances = [value for line in result["lines"] for value in line["cells"]["gmm"]["values"]]
     if not _log_where_wide(distance.yaxis, distances):
-        distance.set_ylim(bottom=0)
+        distance.set_ylim(0, 1.05 * max(distances))
     inactive.set_title("inactive latents", fontsize=10, loc="left")
     distance.set_title(f"{result['distance']}, mixture on training codes", fontsize=10, loc="left")
     inactive.legend(fontsize=8, frameon=False)
