@@ -304,6 +304,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(folder: Path, tmp_pat
     assert len(prepare(folder).images) == 24
 
 
+def test_more_than_the_disk_holds_is_refused_before_anything_is_decoded(folder: Path):
+    with pytest.raises(
+        InputError, match=r"preparing the images needs 57,600\.0 GB, and .* pass a smaller --image-size"
+    ):
+        prepare(folder, (20_000, 20_000 * 1_000))
+
+
 def test_the_hub_out_of_reach_says_how_to_pass_a_local_copy():
     with pytest.raises(SplitVAEError, match="name a local copy"):
         prepare("ylecun/mnist")

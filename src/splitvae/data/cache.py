@@ -8,6 +8,7 @@ content hash is computed once and kept.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -184,6 +185,7 @@ def _write(
             )
         transform = choose_transform(headers, size, crop, fit)
         transform = replace(transform, channels=channels or transform.channels)
+        _refuse_too_much(2 * len(headers) * transform.channels * math.prod(transform.size), directory)
         digests, damaged_too, kept = _decode_all(splits, transform, skip_damaged, directory, pool, progress, source)
         damaged += damaged_too
     starts = np.cumsum([0, *(len(split.items) for split in splits.values())])
@@ -214,6 +216,15 @@ def _write(
         "damaged": {"count": len(damaged), "first": damaged[:3]},
     }
     (directory / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _refuse_too_much(needed: int, directory: Path) -> None:
+    """Say before the work, and not hours into it, that the disk will not hold the bytes (for a moment twice)."""
+    if needed > (free := shutil.disk_usage(directory).free):
+        raise InputError(
+            f"preparing the images needs {needed / 1e9:,.1f} GB, and {directory.parent} has {free / 1e9:,.1f} GB free; "
+            "pass a smaller --image-size, or set SPLITVAE_CACHE to another directory."
+        )
 
 
 def _load(source: Source) -> dict[str, Split]:
