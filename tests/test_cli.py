@@ -226,7 +226,7 @@ def test_mistakes_with_layers_get_one_line(run: Path, folder: Path, npz: Path, t
         (["layers", run, image, "--top", 3, *out], "--top must lie in 1 … 2, not 3"),
         (["layers", run, image, "--top", 0, *out], "--top must lie in 1 … 2, not 0"),
         (["layers", run, image, "--out", tmp_path / "notes"], "notes is a file; use"),
-        (["layers", run, image, "--out", tmp_path / "l.png"], "layers are many files; use a folder"),
+        (["layers", run, image, "--out", tmp_path / "l.png"], "use a name that ends in .npz, or a folder"),
         (["layers", run, image, "--out", tmp_path / "l.psd"], "cannot write l.psd"),
         (["layers", run, "--n", 0, *out], "--n must be at least 1"),
         (["layers", run, image, "--density", "normal", *out], "or a --density to draw samples from, not both"),
@@ -357,7 +357,7 @@ def test_mistakes_with_a_run_get_one_line(run: Path, folder: Path, tmp_path: Pat
     assert "not valid JSON" in splitvae("info", run)[2]
     status, _, err = splitvae("sample", run, "--out", tmp_path / "notes.txt" / "s.png")
     assert (status, err.count("\n")) == (1, 1)
-    assert "notes.txt/s.png: File exists. Choose another place." in err
+    assert "notes.txt/s.png: File exists. Free some space or choose another place." in err
     (run / "model" / "config.json").write_text("[]")
     assert "describes no model; copy the file anew" in splitvae("sample", run, "--out", tmp_path / "s.png")[2]
     (run / "model" / "config.json").write_text(model)

@@ -67,7 +67,8 @@ def test_wrong_sources_are_refused(caches, tmp_path: Path):
         compose(digits, prepare(tmp_path / "large.npz"), "train", 2)
 
 
-def test_the_command_writes_a_source_with_its_masks(caches, tmp_path: Path, splitvae):
+def test_the_command_writes_a_source_with_its_masks(caches, tmp_path: Path, splitvae, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     out = tmp_path / "bed.npz"
     sources = ["--digits", tmp_path / "digits.npz", "--textures", tmp_path / "textures.npz"]
     status, printed, _ = splitvae("compose", *sources, "--image-size", 16, "--out", out)
@@ -82,6 +83,7 @@ def test_the_command_writes_a_source_with_its_masks(caches, tmp_path: Path, spli
     for wrong, words in (
         (["--out", tmp_path / "bed.png"], "ends in .npz"),
         (["--out", out], "exists already"),
+        (["--out", "~/bed.npz"], "exists already"),
         (["--out", tmp_path / "b.npz", "--n", 31, "--image-size", 16], "31 images were asked for"),
         (["--out", tmp_path / "b.npz", "--image-size", 4], "image_size"),
     ):

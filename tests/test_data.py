@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,9 +125,21 @@ def test_other_names_of_train_and_test_are_understood_and_a_lone_test_folder_is_
     cache = prepare(tmp_path / "both")
     assert cache.meta["test_split"] == "of the source"
     assert [len(cache.splits[split]) for split in ("train", "test")] == [4, 4]
-    (tmp_path / "both" / "Training").rename(tmp_path / "both" / "pictures")
-    with pytest.raises(InputError, match="holds a folder Testing and none named train"):
-        prepare(tmp_path / "both")
+    save(tmp_path / "lone" / "1.png", Image.fromarray(pixels(1)[0]))
+    (tmp_path / "both" / "Testing").rename(tmp_path / "lone" / "test")
+    with pytest.raises(InputError, match=r"apart from them, a folder test; put the others into .*train"):
+        prepare(tmp_path / "lone")
+
+
+@pytest.mark.parametrize("classes", ["Bus Car Train", "running training walking", "invalid valid", "cat dog test"])
+def test_classes_may_be_called_like_splits(classes: str, tmp_path: Path):
+    for i, name in enumerate(classes.split()):
+        for j in range(4):
+            save(tmp_path / "classes" / name / f"{j}.png", Image.fromarray(pixels(1, seed=10 * i + j)[0]))
+    cache = prepare(tmp_path / "classes")
+    count = len(classes.split())
+    assert len(cache.images) == 4 * count
+    assert sorted(set(cache.labels.tolist())) == list(range(count))
 
 
 def test_digits_are_scikit_learns_whatever_lies_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -155,6 +169,17 @@ def test_a_damaged_cache_is_made_again(damage: str, folder: Path):
     else:
         (cache.path / "meta.json").write_text("{")
     assert np.array_equal(prepare(folder).images, before)
+    assert not [path for path in cache.path.parent.iterdir() if path.is_dir() and path.name.startswith(".")]
+
+
+def test_a_cache_that_cannot_be_read_just_now_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = prepare(folder)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
+        patch.setattr(
+            np, "load", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        )
+        prepare(folder)
+    assert (cache.path / "images.npy").exists()
 
 
 def test_a_class_has_the_same_number_in_train_and_test(tmp_path: Path):
@@ -304,11 +329,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(folder: Path, tmp_pat
     assert len(prepare(folder).images) == 24
 
 
-def test_more_than_the_disk_holds_is_refused_before_anything_is_decoded(folder: Path):
-    with pytest.raises(
-        InputError, match=r"preparing the images needs 57,600\.0 GB, and .* pass a smaller --image-size"
-    ):
-        prepare(folder, (20_000, 20_000 * 1_000))
+def test_more_than_the_disk_holds_is_refused_before_anything_is_decoded(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=900_000))
+    with pytest.raises(InputError, match=r"needs 0\.0 GB, and .* pass a smaller --image-size"):
+        prepare(folder, (80, 80))
+    assert prepare(folder, (8, 8)).shape[1:] == (8, 8)
 
 
 def test_the_hub_out_of_reach_says_how_to_pass_a_local_copy():

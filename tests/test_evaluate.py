@@ -24,7 +24,7 @@ from splitvae.evaluation.metrics import frechet_from_features
 from splitvae.evaluation.nearest import nearest_training
 from splitvae.evaluation.outputs import decode_outputs, mixed, output_features
 from splitvae.evaluation.split_kind import split_kind, split_of_model
-from splitvae.evaluation.verify import verify
+from splitvae.evaluation.verify import _numbers, verify
 from splitvae.pictures import to_uint8
 from splitvae.reports.report import write_report
 
@@ -213,6 +213,9 @@ def test_verify_agrees_until_something_changes(run: Path, splitvae: Call):
     assert wrong_after(lambda m: m.update(distance="FID")) == ["distance"]
     assert wrong_after(lambda m: m["card"].update(real_images=50_000)) == ["card: real_images"]
     assert wrong_after(lambda m: m["latents"].update(kl=1.0))[0] == "latents: kl"
+    assert wrong_after(lambda m: m["latents"].pop("aggregate_kl_by_chance")) == []  # written before there was such
+    assert wrong_after(lambda m: m["latents"].update(aggregate_kl_by_chance=None))  # as of fewer codes than latents
+    assert _numbers("latents", {"by_chance": None}, {"by_chance": None}, 1e-3)[0].agrees
     assert wrong_after(lambda m: m.update(diagnosis="perfect")) == ["diagnosis"]
     (run / "metrics.json").write_text(written)
     fit_density(Run.open(run), "gmm", n_components=3)
@@ -372,15 +375,14 @@ def test_latent_diagnostics_equal_closed_forms():
     assert found["total_correlation"] == pytest.approx(0, abs=0.01)
     # Few codes of a perfect aggregate, and too few to tell.
     perfect = [torch.randn(180, 64, generator=generator) for _ in range(20)]
-    none = torch.full((180, 64), -torch.inf)
-    found = [diagnose_latents(DiagonalGaussian(means, none)) for means in perfect]
-    assert np.mean([one["aggregate_kl_marginal"] for one in found]) == pytest.approx(0, abs=0.05)
-    assert np.mean([one["aggregate_kl"] for one in found]) == pytest.approx(0, abs=1.5)  # 7.1 before
-    noisy = torch.full((180, 64), 0.5).log()
-    found = [diagnose_latents(DiagonalGaussian(means * 0.5**0.5, noisy)) for means in perfect]
-    assert np.mean([one["aggregate_kl"] for one in found]) == pytest.approx(0, abs=0.3)  # 1.6 before
-    few = diagnose_latents(DiagonalGaussian(perfect[0][:60], none[:60]))
-    assert few["aggregate_kl"] is few["total_correlation"] is None
+    for variance in (0.0, 0.5):
+        noise = torch.full((180, 64), variance).log()
+        found = [diagnose_latents(DiagonalGaussian(means * (1 - variance) ** 0.5, noise)) for means in perfect]
+        by_chance = np.mean([one["aggregate_kl_by_chance"] for one in found])
+        assert variance or by_chance == pytest.approx(64 * 67 / (4 * 180))
+        assert by_chance == pytest.approx(np.mean([one["aggregate_kl"] for one in found]), rel=0.25)
+    few = diagnose_latents(DiagonalGaussian(perfect[0][:60], torch.full((60, 64), -torch.inf)))
+    assert few["aggregate_kl_by_chance"] is None
     tied = DiagonalGaussian(mean[:, :1].repeat(1, 2) / 0.9 * 0.8**0.5, torch.full((4000, 2), 0.2).log())
     # Two variables of variance 1 with covariance 0.8: −½ log(1 − 0.64).
     assert diagnose_latents(tied)["total_correlation"] == pytest.approx(-0.5 * np.log(1 - 0.64), abs=0.03)

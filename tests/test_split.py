@@ -1,5 +1,6 @@
 """Any decoder can be split, and any pair of modules goes through our loop and evaluation."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,13 @@ def test_only_models_of_splitvae_are_adopted_and_their_network_stays(tmp_path: P
         with pytest.raises(InputError, match=f"{min(changes)} is the model's own"):
             adopt(SplitVAE((1, 16, 16), **TINY), tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_adopted_model_without_its_state_is_not_trained_from_nothing(tmp_path: Path, npz: Path):
+    run = adopt(SplitVAE((3, 16, 16), **TINY), tmp_path / "run", data=str(npz))
+    shutil.rmtree(run.path / "state")
+    with pytest.raises(InputError, match="holds nothing to go on from"):
+        train(resume=run.path)
 
 
 def test_a_pair_of_modules_is_trained_scored_saved_and_split(tmp_path: Path, npz: Path):

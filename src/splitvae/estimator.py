@@ -89,7 +89,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             InputError: rows that are no images of ``image_shape``, or an argument out of its bounds.
             SplitVAEError: the loss became NaN or infinite.
         """
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         self._check()
         self.image_shape_ = self._shape(X.shape[1])
         self.offset_ = float(X.min())
@@ -114,7 +114,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def transform(self, X: Any) -> np.ndarray:
         """The posterior means of rows X (N, F): (N, latent_dim) float32."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         return np.concatenate([mean for mean, _ in self._encoded(X)])
 
     @torch.inference_mode()
@@ -135,7 +135,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             (N,) float32, nats, for densities in the units of ``fit``.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         kl = np.concatenate([kl for _, kl in self._encoded(X)])
         sse = np.square(self._reconstructed(X) - self._scaled(X)).sum(axis=1)
         gamma, F = self.noise_variance_, X.shape[1]

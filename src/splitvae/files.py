@@ -1,6 +1,5 @@
 """Writing so that nothing that was there before is lost: beside the old file, then renamed over it."""
 
-import errno
 import json
 import os
 import uuid
@@ -30,8 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise SplitVAEError(
-            f"cannot write {path}: {error.strerror or error}. "
-            + ("Free some space." if error.errno == errno.ENOSPC else "Choose another place.")
+            f"cannot write {path}: {error.strerror or error}. Free some space or choose another place."
         ) from error
     finally:
         with suppress(OSError):  # as where the folder is a file: the error above is told

@@ -33,8 +33,8 @@ class Run:
 
     Attributes:
         path: the directory. It holds ``config.json``, ``log.jsonl``, ``samples/`` (a picture of the training at steps
-            that double, then every epoch), ``model/``, ``summary.json``, and, where asked for or needed, ``state/``,
-            ``snapshots/``, ``densities/``.
+            that double, then every epoch or so), ``model/``, ``summary.json``, and, where asked for or needed,
+            ``state/``, ``snapshots/``, ``densities/``.
     """
 
     path: Path

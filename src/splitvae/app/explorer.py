@@ -11,6 +11,7 @@ from torch import Tensor
 
 from splitvae.codes import encode_rows
 from splitvae.data.loader import fixed_rows
+from splitvae.data.sources import EMBEDDED
 from splitvae.densities.classwise import ClasswiseGaussianMixture
 from splitvae.densities.store import density_names, load_density
 from splitvae.device import pick_device
@@ -219,7 +220,7 @@ class Explorer:
         if self.run is None:
             return None
         source = str(self.run.config.data)
-        if not (self._data_named or source == "digits" or Path(source).expanduser().exists()):
+        if not (self._data_named or source == EMBEDDED or Path(source).expanduser().exists()):
             return None
         try:
             return self.run.trained_data

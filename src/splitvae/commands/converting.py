@@ -80,7 +80,7 @@ def export(run: Path, *, format: Literal["onnx", "torch"] = "onnx", out: Path | 
     from splitvae.convert.export import export as export_model
     from splitvae.models.pretrained import load_model
 
-    folder = run / "export" if out is None else out
+    folder = run / "export" if out is None else out.expanduser()
     record = export_model(load_model(existing(run)), folder, format)
     for name, file in record["files"].items():
         given, made = (_shapes(file[side]) for side in ("input", "outputs"))

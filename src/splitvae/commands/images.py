@@ -13,15 +13,21 @@ Route = Literal["line", "great-circle"]
 Output = Literal["x_hat", "components", "mask", "mix", "all"]
 
 
-def check_out(out: Path, *more: str) -> Path:
-    """The place of output; refused before any work is done where nobody writes that form, or it holds other images."""
-    out, forms = out.expanduser(), (".png", ".npz", *more)
-    named = f"use a name that ends in {', '.join(forms[:-1])} or {forms[-1]}, or a folder"
+def check_out(out: Path, forms: tuple[str, ...] = (".png", ".npz"), empty: bool = True) -> Path:
+    """The place of output, refused before any work is done where it cannot be.
+
+    Args:
+        out: a file or a folder.
+        forms: of files.
+        empty: whether a folder must be: one of samples is a data set, into which nothing else may come.
+    """
+    out = out.expanduser()
+    named = f"use a name that ends in {' or '.join(forms)}, or a folder"
     if out.suffix.lower() not in ("", *forms):
         raise InputError(f"cannot write {out.name}: {named}.")
     if not out.suffix and out.is_file():
         raise InputError(f"{out} is a file; {named}.")
-    if not out.suffix and out.is_dir() and any(out.iterdir()):  # a folder of images is a data set: nothing is mixed in
+    if empty and not out.suffix and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; choose another folder, or remove it first.")
     return out
 
@@ -48,7 +54,7 @@ def sample(
     Args:
         run: A run directory, or a saved model; without it the small MNIST model that comes with splitvae.
         n: Number of images.
-        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
+        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files; a new or an empty one).
         output: x_hat, the blend; components, the images that it blends; mask; mix, one random component per image;
             all, the rows of the paper's figures 1 to 4.
         density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`. Without
@@ -103,7 +109,7 @@ def decompose(
     Args:
         run: A run directory, or a saved model.
         image: Image files; none = test images of the run's own data.
-        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
+        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files; a new or an empty one).
         n: How many of the run's own test images, where no files are named.
         output: all, or one of x_hat, components, mask, mix.
         titles: Write beside each row of a .png what it is.
@@ -192,12 +198,12 @@ def interpolate(
         start: An image file.
         end: Another.
         out: A .gif (x̂ as an animation), a .png (a grid: masks, components and x̂ of each frame), an .npz (arrays), or a
-            folder (single PNG files).
+            folder (single PNG files; a new or an empty one).
         frames: Number of latents, both ends included.
         path: line, which passes near the origin, where codes are rare; or great-circle, which keeps away from it.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
-    out = check_out(out, ".gif")
+    out = check_out(out, (".gif", ".png", ".npz"))
     animated = out.suffix.lower() == ".gif"
     import torch
 
@@ -307,6 +313,7 @@ def compose(
     """
     if out.suffix.lower() != ".npz":
         raise InputError(f"cannot write {out.name}: use a name that ends in .npz.")
+    out = out.expanduser()
     if out.exists():
         raise InputError(f"{out} exists already; choose another --out.")
     import numpy as np

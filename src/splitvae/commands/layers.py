@@ -45,9 +45,7 @@ def layers(
         data: Where the run's data is now, if not where it was.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
-    out = check_out(out)
-    if out.suffix.lower() == ".png":
-        raise InputError(f"cannot write {out.name}: layers are many files; use a folder, or a name that ends in .npz.")
+    out = check_out(out, (".npz",), empty=False)  # layers are named after their images
     from splitvae.compositing import layers as rgba
     from splitvae.compositing import with_on_top
     from splitvae.models.autoencoder import decode_all
@@ -87,7 +85,7 @@ def recombine(
             data (of a saved model pairs of samples).
         background: The image file that gives the rest.
         component: Which, 1 = x̂₁. Look at all of them first: splitvae decompose.
-        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files).
+        out: A .png (one grid), an .npz (arrays), or a folder (single PNG files; a new or an empty one).
         output: all: both images, the weight, the component, the other's rest, and what they make; or recombined, the
             last alone.
         titles: Write beside each row of a .png what it is.

@@ -62,6 +62,7 @@ def reproduce(
         extractor_weights: A file with the extractor's weights, for machines without a network.
         device: Of densities and features: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
     """
+    out = out.expanduser()
     if out.suffix.lower() in (".png", ".json", ".npz", ".csv", ".md"):
         raise InputError(f"cannot write a table to {out.name}: --out is a folder, for the numbers and a picture.")
     from rich.console import Console

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from splitvae.codes import refuse_other_images
+from splitvae.data.sources import absolute
 from splitvae.errors import InputError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import config_of
@@ -59,8 +60,7 @@ def adopt(
         config = replace(config, gamma_init="first-batch")  # of the weights as they are, when training begins
     meta = unknown_data(model.image_shape)
     if data is not None:
-        here = Path(data).expanduser()
-        config = replace(config, data=str(here.resolve() if here.exists() else data))
+        config = replace(config, data=absolute(str(data)))
         cache = open_data(config)
         refuse_other_images(cache, model.image_shape)
         meta = cache.meta

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,7 +26,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from splitvae.data.decode import Crop, Fit, Transform, choose_transform, decode, read_header
 from splitvae.data.sources import Source, Split, find_source
 from splitvae.errors import InputError, SplitVAEError
-from splitvae.files import read_json
 
 CACHE_VERSION = 2
 CHUNK = 512  # pictures decoded between two writes
@@ -70,7 +70,7 @@ class ImageCache:
             {split: np.load(path / f"{split}.npy", mmap_mode="c") for split in ("train", "test")},
             np.load(labels) if labels.exists() else None,
             json.loads(names.read_text(encoding="utf-8")) if names.exists() else None,
-            read_json(path / "meta.json", "not a data cache"),
+            json.loads((path / "meta.json").read_text(encoding="utf-8")),
             np.load(path / "sizes.npy", mmap_mode="r"),
         )
 
@@ -119,13 +119,16 @@ def prepare(
         directory.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(directory.with_suffix(".lock")):
             if _found(directory) is None:
-                shutil.rmtree(directory, ignore_errors=True)
                 temporary = directory.with_name(f".{directory.name}")  # ours alone: we hold the lock
                 shutil.rmtree(temporary, ignore_errors=True)
                 splits = _load(source)
                 temporary.mkdir()
                 try:
                     _write(source, splits, image_size, crop, fit, skip_damaged, channels, temporary, quiet)
+                    if directory.exists():  # damaged: out of the way, now that there is a whole one
+                        aside = directory.with_name(f".{uuid.uuid4().hex[:8]}")
+                        os.replace(directory, aside)
+                        shutil.rmtree(aside, ignore_errors=True)
                     os.replace(temporary, directory)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
@@ -143,7 +146,7 @@ def _found(directory: Path) -> ImageCache | None:
         return None
     try:
         return ImageCache.open(directory)
-    except (OSError, ValueError, EOFError, InputError):
+    except (FileNotFoundError, ValueError, EOFError):  # others, as of too many open files, are no damage
         return None
 
 

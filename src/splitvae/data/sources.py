@@ -19,8 +19,8 @@ PICTURE_SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2",
 }  # fmt: skip
 EMBEDDED = "digits"  # comes with scikit-learn
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing", "validation", "valid", "val")  # the first that exists is the test split
+TEST_NAMES = ("test", "validation", "valid", "val")  # the first that exists is the test split
+SPLIT_NAMES = ("train", *TEST_NAMES)
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ def _read_digits() -> dict[str, Split]:
 def _parquet(name: str, path: Path) -> Source:
     files = sorted(path.glob("*.parquet"))
     identity = [_stat(file, path) for file in files]
-    shards = {
-        split: [str(file) for file in files if file.name.startswith(f"{split}-")] for split in ("train", *TEST_NAMES)
-    }
+    shards = {split: [str(file) for file in files if file.name.startswith(f"{split}-")] for split in SPLIT_NAMES}
 
     def load() -> dict[str, Split]:
         datasets = _quiet_datasets()
@@ -204,18 +202,9 @@ def _folder(name: str, path: Path) -> Source:
         held = f"{len(skipped)} files, none of them an image (the first: {skipped[0]})" if skipped else "no files"
         raise InputError(f"{name} holds {held}; a source is a folder of images, of parquet shards, or an .npz.")
 
+    roots = _roots(name, path, pictures)
+
     def load() -> dict[str, Split]:
-        roots = {"train": path}
-        folders = {folder.name.lower(): folder for folder in path.iterdir() if folder.is_dir()}
-        train = next((folders[name] for name in TRAIN_NAMES if name in folders), None)
-        test = next((folders[name] for name in TEST_NAMES if name in folders), None)
-        if train is not None:
-            roots = {"train": train} if test is None else {"train": train, "test": test}
-        elif test is not None:
-            raise InputError(
-                f"{name} holds a folder {test.name} and none named train; put the images for training into "
-                f"{path / 'train'}."
-            )
         mine = {split: [file for file in pictures if file.is_relative_to(root)] for split, root in roots.items()}
         if not mine["train"]:
             raise InputError(f"{name}: its folder {roots['train'].name} holds no images.")
@@ -228,7 +217,36 @@ def _folder(name: str, path: Path) -> Source:
             if files
         }
 
-    return Source(name, [_stat(file, path) for file in pictures], load, skipped)
+    other_names = [root.name for root in roots.values() if root not in (path, *(path / n for n in SPLIT_NAMES))]
+    return Source(name, [_stat(file, path) for file in pictures] + other_names, load, skipped)
+
+
+def _roots(name: str, path: Path, pictures: list[Path]) -> dict[str, Path]:
+    """Split → the folder of its pictures: train/ and test/ where there are such, else everything for training.
+
+    Names of other spellings, as Training/ and Testing/, are splits only where no picture lies beside them: otherwise
+    they are classes.
+    """
+    if (path / "train").is_dir():
+        test = next((path / split for split in TEST_NAMES if (path / split).is_dir()), None)
+        return {"train": path / "train"} if test is None else {"train": path / "train", "test": test}
+    tops = {file.relative_to(path).parts[0] for file in pictures if file.parent != path}
+    alone = len(tops) and all(file.parent != path for file in pictures)
+    train = [top for top in tops if top.lower() in ("train", "training")]
+    test_names = [top for top in tops if top.lower() in (*TEST_NAMES, "testing")]
+    if alone and len(train) == len(test_names) == 1 and len(tops) == 2:
+        return {"train": path / train[0], "test": path / test_names[0]}
+    if test_names and tops == set(test_names) and not alone:
+        raise InputError(
+            f"{name} holds images and, apart from them, a folder {test_names[0]}; put the others into {path / 'train'}."
+        )
+    return {"train": path}
+
+
+def absolute(source: str) -> str:
+    """A source that is found from any directory: an existing path as a whole one, other names as they are."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if source != EMBEDDED and path.exists() else source
 
 
 def _read_npz(path: Path) -> dict[str, Split]:

@@ -101,7 +101,7 @@ def fit_density(
         record["converged"] = getattr(density, "converged_", None)
         # Of what it was fitted on: posterior means, or draws, which have another likelihood altogether.
         draws = getattr(density, "fits_draws", False)
-        fitted = codes.sample(torch.Generator(place).manual_seed(seed)) if draws else codes.mean
+        fitted = codes.sample(torch.Generator().manual_seed(seed)) if draws else codes.mean
         record["nats_per_code"] = float(density.log_prob(fitted).mean())
         record["nats_of"] = "draws" if draws else "means"
     save_density(density, run.path / "densities" / f"{name}.safetensors", record)

@@ -25,24 +25,22 @@ def diagnose_latents(posterior: DiagonalGaussian) -> dict[str, Any]:
         - ``aggregate_kl``: KL of the Gaussian with the mean and covariance of the aggregate posterior from N(0, I),
           nats: the sum of ``aggregate_kl_marginal``, what the single variables miss of N(0, 1), and
           ``total_correlation``, what they say about each other. Only what mean and covariance show of the prior
-          hole. Less what N codes of a perfect aggregate would have by chance, D(D + 3)/(4N) without noise in the
-          codes, to first order in 1/N; None where N ≤ D, which shows no covariance.
+          hole;
+        - ``aggregate_kl_by_chance``: what of it N codes show although their distribution has it not, to first order
+          in 1/N: D(D + 3)/(4N) where codes have no noise; None where N ≤ D: then all of it may be chance.
     """
     mean, variance = posterior.mean.double(), posterior.logvar.double().exp()  # of a deterministic encoder 0
     D = mean.shape[1]
     kl = DiagonalGaussian(mean, posterior.logvar.double()).kl_per_dimension()
     law = (mean.var(dim=0, correction=0) + variance.mean(dim=0)).clamp_min(TINY)
     spread = torch.cov(mean.T, correction=0).reshape(D, D)
-    ratio = spread.diag() / law
+    covariance = spread + variance.mean(dim=0).clamp_min(TINY).diag()
     marginal = 0.5 * float((law + mean.mean(dim=0).square() - 1 - law.log()).sum())
-    marginal -= float((ratio.square() + ratio).sum()) / (2 * len(mean))  # what the same sum has by chance
-    aggregate = None
+    total_correlation = 0.5 * float(law.log().sum() - torch.linalg.slogdet(covariance).logabsdet)
+    by_chance = None
     if len(mean) > D:
-        covariance = spread + variance.mean(dim=0).clamp_min(TINY).diag()
-        square, logdet = mean.mean(dim=0).square().sum(), torch.linalg.slogdet(covariance).logabsdet
-        of_means = torch.linalg.solve(covariance, spread)
-        luck = of_means.trace().square() + (of_means @ of_means).trace() + 2 * of_means.trace()
-        aggregate = 0.5 * float(covariance.trace() + square - D - logdet) - float(luck) / (4 * len(mean))
+        share = torch.linalg.solve(covariance, spread)  # of the means, which alone are known roughly
+        by_chance = float(share.trace().square() + (share @ share).trace() + 2 * share.trace()) / (4 * len(mean))
     inactive = inactive_latents(posterior)
     return {
         "codes": len(mean),
@@ -53,9 +51,10 @@ def diagnose_latents(posterior: DiagonalGaussian) -> dict[str, Any]:
         "inactive_by_variance": inactive["by_variance"],
         "variance_law": law.tolist(),
         "variance_law_mean": float(law.mean()),
-        "aggregate_kl": aggregate,
+        "aggregate_kl": marginal + total_correlation,
         "aggregate_kl_marginal": marginal,
-        "total_correlation": None if aggregate is None else aggregate - marginal,
+        "total_correlation": total_correlation,
+        "aggregate_kl_by_chance": by_chance,
     }
 
 

@@ -19,7 +19,7 @@ def refuse_existing(path: Path, overwrite: bool, *sources: str | None) -> None:
     Args:
         path: of the run to be.
         overwrite: a run that is there shall be replaced.
-        sources: data and masks, which must not be lost with it.
+        sources: data and masks, see ``absolute``, which must not be lost with it.
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; choose another --out.")
@@ -34,7 +34,7 @@ def refuse_existing(path: Path, overwrite: bool, *sources: str | None) -> None:
     if not is_run(path):
         raise InputError(f"{path} is not empty and holds no run; --overwrite replaces runs only. Choose another --out.")
     for source in sources:
-        if source is not None and Path(source).resolve().is_relative_to(path.resolve()):
+        if source is not None and Path(source).is_absolute() and Path(source).is_relative_to(path.resolve()):
             raise InputError(f"{source} lies in {path}, which --overwrite empties; choose another --out.")
 
 

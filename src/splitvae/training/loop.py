@@ -25,7 +25,7 @@ from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache, refuse_few
 from splitvae.data.loader import ImageLoader
 from splitvae.data.masks import Masks
-from splitvae.data.sources import EMBEDDED
+from splitvae.data.sources import absolute
 from splitvae.device import hardware, keep_freed_memory
 from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
@@ -93,7 +93,7 @@ def train(
             if not config.quiet:
                 print(f"{run.path} is finished: {config.epochs} epochs. To go on, ask for more with --epochs.")
             return run
-        if run.finished and not saved_states(run.path / "state"):
+        if (run.finished or "origin" in run.record) and not saved_states(run.path / "state"):
             raise InputError(f"{run.path}/state holds nothing to go on from; train anew, into another --out.")
     else:
         if out is None:
@@ -103,9 +103,8 @@ def train(
         if config.data is None:
             raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
     for place in ("data", "masks"):  # a run may be resumed from another directory
-        path = getattr(config, place)
-        if path is not None and path != EMBEDDED and Path(path).expanduser().exists():
-            config = config.with_changes({place: Path(path).expanduser().resolve()})
+        if (source := getattr(config, place)) is not None:
+            config = config.with_changes({place: absolute(source)})
 
     tracker = None if config.tracker == "none" else config.tracker
     if tracker is not None and find_spec(tracker) is None:
@@ -116,13 +115,12 @@ def train(
         cpu=config.device == "cpu", mixed_precision="no", log_with=tracker, project_dir=run.path, kwargs_handlers=[ddp]
     )
     main = accelerator.is_main_process
+    refuse = partial(refuse_existing, run.path, overwrite, config.data, config.masks)
     if main and resume is None:
-        refuse_existing(run.path, overwrite, config.data, config.masks)
+        refuse()
     with only_process_in(run.path) if main else nullcontext():
         if main and resume is None:
-            refuse_existing(
-                run.path, overwrite, config.data, config.masks
-            )  # again, now that nobody else can make a run of it
+            refuse()  # again, now that nobody else can make a run of it
         cache = open_data(config if main else replace(config, quiet=True))
         refuse_few(cache)
         before = None if resume is None else run.record["data"]["content_hash"]
@@ -139,11 +137,21 @@ def train(
             clear_run(run.path)
         origin = None if resume is None else run.record.get("origin")
         record = partial(write_record, run, name, config, cache.meta, machine, origin, masks)
+        if main and resume is None:
+            record()
         accelerator.wait_for_everyone()
         if tracker == "tensorboard":  # whose files lie in the run
             start_tracker(accelerator, config, run.path.name)
         try:
-            _fit(run, config, cache, masks, accelerator, machine["precision"] == "bf16", record)
+            _fit(
+                run,
+                config,
+                cache,
+                masks,
+                accelerator,
+                machine["precision"] == "bf16",
+                None if resume is None else record,
+            )
         finally:
             finish_trackers(accelerator)
             if accelerator.num_processes > 1:
@@ -180,12 +188,12 @@ def _fit(
     masks: Masks | None,
     accelerator: Accelerator,
     bf16: bool,
-    record: Callable[[], None],
+    record: Callable[[], None] | None,
 ) -> None:
     """Train until ``config.epochs`` are done, from the newest state in the run if there is one.
 
     Args:
-        record: writes ``config.json``, once it is known that the run can go on.
+        record: of a resumed run, writes its ``config.json`` anew, once it is known that the run can go on.
     """
     device, main = accelerator.device, accelerator.is_main_process
     if device.type == "cpu":
@@ -215,7 +223,7 @@ def _fit(
     watch = Watch(config.log_every, total, at_once)
     state = TrainingState(bare, optimizer, average, plateau, watch)
     found = load_latest(state, run.path / "state")
-    if main:
+    if main and record is not None:
         record()
     quiet = config.quiet or not main
     reporter = Reporter(run.path / "log.jsonl", config, bare.terms, state.step, total, quiet, main)
@@ -253,7 +261,7 @@ def _fit(
             first = torch.stack([model(*given)["mse"] for given in batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))
 
-    parameters, begun = list(bare.parameters()), state.step
+    parameters = list(bare.parameters())
     clock = {"began": time.monotonic(), "saved": time.monotonic(), "step": -1 if found is None else state.step}
     with reporter, interrupts() as received:
         while state.step < total:
@@ -292,7 +300,7 @@ def _fit(
             writes = by_step or due or asked
             # The state of this step is not worth keeping: with the same noise and images it would end here again.
             if (at_once or writes) and not torch.isfinite(values).all():
-                raise SplitVAEError(_diverged(bare.terms, values, state.step, begun, run, config))
+                raise SplitVAEError(_diverged(bare.terms, values, state.step, run, config))
 
             # Adam, then γ by its rule, then the average of the weights.
             optimizer.step()
@@ -311,7 +319,7 @@ def _fit(
             readings = watch.take(state.step, values, lr, now)
             for reading in readings:
                 if not torch.isfinite(reading.last).all():
-                    raise SplitVAEError(_diverged(bare.terms, reading.last, reading.step - 1, begun, run, config))
+                    raise SplitVAEError(_diverged(bare.terms, reading.last, reading.step - 1, run, config))
                 reporter.note(reading)
             newest = values if at_once else readings[-1].last if readings else None
             if newest is not None:
@@ -329,7 +337,7 @@ def _fit(
                 save()
             if asked if accelerator.num_processes == 1 else newest is not None and newest[-1] > 0:
                 if not torch.isfinite(values).all():
-                    raise SplitVAEError(_diverged(bare.terms, values, state.step - 1, begun, run, config))
+                    raise SplitVAEError(_diverged(bare.terms, values, state.step - 1, run, config))
                 save()
                 number = received[0] if received else 15
                 raise Interrupted(
@@ -387,20 +395,20 @@ def _fitting_batch(config: TrainConfig, images: int, processes: int) -> TrainCon
     return replace(config, batch_size=size)
 
 
-def _diverged(terms: tuple[str, ...], values: Tensor, step: int, begun: int, run: Run, config: TrainConfig) -> str:
-    """Which term is not finite, and what helps; ``begun``: the step that this session began at."""
-    names = [*terms[1:], "gradient norm"]
-    bad = [
+def _diverged(terms: tuple[str, ...], values: Tensor, step: int, run: Run, config: TrainConfig) -> str:
+    """Which term is not finite, and what helps."""
+    names = [*terms[1:], "gradient norm", "likelihood"]
+    found = [
         f"{name} {value}" for name, value in zip(names, values[1:].tolist(), strict=False) if not math.isfinite(value)
     ]
-    states, smaller = saved_states(run.path / "state"), f"--lr {config.lr / 10:g}"
-    if not states:
+    smaller = f"--lr {config.lr / 10:g}"
+    *before, newest = [None, *saved_states(run.path / "state")]
+    useless = newest is not None and int(newest.name.removeprefix("step-")) == step  # whatever the rate, it ends here
+    good = before[-1] if useless else newest
+    if good is None:
         helps = f"No state was saved before; train anew with a smaller rate, such as {smaller}."
-    elif step == begun:  # it is the state itself that cannot go on
-        helps = f"No rate mends the state of that step: remove {states[-1]}, and resume from the one before or anew."
     else:
-        helps = (
-            f"The last good state, of step {int(states[-1].name.removeprefix('step-'))}, is kept; go on from it with a "
-            f"smaller rate: splitvae train --resume {run.path} {smaller}"
-        )
-    return f"the loss diverged at step {step}: {', '.join(bad) or 'loss'}. {helps}"
+        first = f"Remove {newest}, which no rate mends; then go on" if useless else "Go on"
+        step_of_good = int(good.name.removeprefix("step-"))
+        helps = f"{first} from step {step_of_good} with a smaller rate: splitvae train --resume {run.path} {smaller}"
+    return f"the loss diverged at step {step}: {', '.join(found) or 'loss'}. {helps}"

@@ -61,7 +61,7 @@ class Reporter:
         )  # fmt: skip
         self._task = self._bar.add_task("training", total=total, completed=start, terms="")
         self._started_at, self._started_step = time.monotonic(), start
-        self._logged_at = time.monotonic()
+        self._logged_at, self._logged_step = time.monotonic(), start
         self._printed_at = time.monotonic()
 
     def __enter__(self) -> "Reporter":
@@ -93,7 +93,7 @@ class Reporter:
             # The KL's weight against SSE/2: what shrinks as training goes on.
             "beta_gamma": self.config.beta * gamma if self.config.variational else None,
             "lr": reading.lr,
-            "sec_per_step": (reading.taken_at - self._logged_at) / reading.steps,
+            "sec_per_step": (reading.taken_at - self._logged_at) / (step - self._logged_step),
             "inactive": self.inactive,
         }
         with open(self.log, "a", encoding="utf-8") as file:
@@ -104,7 +104,7 @@ class Reporter:
             except Exception as error:  # each tracker has its own
                 self.also = None
                 _lost(error)
-        self._logged_at = reading.taken_at
+        self._logged_at, self._logged_step = reading.taken_at, step
 
     def show(self, step: int, values: Tensor) -> None:
         """Move the bar, or print a line if the last is some time ago.
