@@ -231,14 +231,14 @@ def _roots(name: str, path: Path, pictures: list[Path]) -> dict[str, Path]:
         test = next((path / split for split in TEST_NAMES if (path / split).is_dir()), None)
         return {"train": path / "train"} if test is None else {"train": path / "train", "test": test}
     tops = {file.relative_to(path).parts[0] for file in pictures if file.parent != path}
-    alone = len(tops) and all(file.parent != path for file in pictures)
-    train = [top for top in tops if top.lower() in ("train", "training")]
-    test_names = [top for top in tops if top.lower() in (*TEST_NAMES, "testing")]
-    if alone and len(train) == len(test_names) == 1 and len(tops) == 2:
-        return {"train": path / train[0], "test": path / test_names[0]}
-    if test_names and tops == set(test_names) and not alone:
+    loose = any(file.parent == path for file in pictures)
+    trained = [top for top in tops if top.lower() in ("train", "training")]
+    tested = [top for top in tops if top.lower() in (*TEST_NAMES, "testing")]
+    if len(trained) == len(tested) == 1 and len(tops) == 2 and not loose:
+        return {"train": path / trained[0], "test": path / tested[0]}
+    if tested and tops == set(tested) and loose:
         raise InputError(
-            f"{name} holds images and, apart from them, a folder {test_names[0]}; put the others into {path / 'train'}."
+            f"{name} holds images and, apart from them, a folder {tested[0]}; put the others into {path / 'train'}."
         )
     return {"train": path}
 
