@@ -249,7 +249,7 @@ def test_an_output_layer_that_is_stuck_is_told_from_a_collapse(run: Path):
     findings = spoil(run, blacken)
     output, latents = named(findings, "output"), named(findings, "latents")
     assert (output.level, "within 0.05 of 0 or 1" in output.text) == ("warning", True)
-    assert "--warmup-steps 200" in output.remedy
+    assert "--output-init data-mean" in output.remedy
     assert (latents.level, latents.remedy) == ("warning", "see the check of the output")
 
 

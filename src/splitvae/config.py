@@ -120,6 +120,9 @@ class TrainConfig:
     """"tf-same" pads as TensorFlow does; for weights from Keras."""
     batch_norm_momentum: Annotated[float, NETWORK] = 0.05
     """Weight of the new batch in batch norm's running statistics; .001 = the paper, for runs of many epochs."""
+    output_init: Annotated[Literal["random", "data-mean"], NETWORK] = "random"
+    """Where decoded images begin: "random" = grey, as random weights paint; "data-mean" = at the mean of the training
+    images, for dark ones such as MNIST, where the output layer of a plain VAE can get stuck in the first steps."""
 
     beta: Annotated[float, OBJECTIVE] = 3.0
     """Weight of the KL term in loss = SSE/(2γ) + β·KL, in nats. 8 = the paper's MNIST, 3 = CIFAR-10, CelebA."""

@@ -123,7 +123,7 @@ def check_output(found: Probe) -> Finding:
     return Finding(
         "output", "warning", f"every value of every reconstruction is within {SATURATED:g} of 0 or 1: the output layer "
         "is stuck, and nothing more is learned",
-        "train anew with --warmup-steps 200, a smaller --lr or another --seed; a smaller --beta does not help",
+        "train anew with --output-init data-mean, or --warmup-steps 200; a smaller --beta does not help",
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
 from splitvae.models.losses import gamma_apart
+from splitvae.models.output_init import begin_at_mean
 from splitvae.presets import resolve
 from splitvae.run import Run, open_data, open_masks, write_record
 from splitvae.training.batches import Batches
@@ -225,6 +226,11 @@ def _fit(
     found = load_latest(state, run.path / "state")
     if main and record is not None:
         record()
+    if found is None and config.output_init == "data-mean":
+        mean = torch.cat([x.mean(dim=(2, 3)) for x in loader.fixed_batches(10_000)]).mean(dim=0)
+        for fresh in (bare, average):
+            if fresh is not None:
+                begin_at_mean(fresh, mean)
     quiet = config.quiet or not main
     reporter = Reporter(run.path / "log.jsonl", config, bare.terms, state.step, total, quiet, main)
     if accelerator.num_processes > 1 and config.sync_batch_norm:
