@@ -83,9 +83,9 @@ def jobs_of(
 def trials(job: Job) -> list[tuple[tuple[str, Any], ...]]:
     """Changes to a system's recipe, five for each.
 
-    None; twice the rate, without and with a warm-up, which some seeds need lest their output layer gets stuck; less
-    and more of what regularises it. That is its β or RAE's embedding weight, a quarter and four times; of an
-    autoencoder, which has neither, the number of latents, half and twice.
+    None; twice the rate, without and with a warm-up; less and more of what regularises it. That is its β or RAE's
+    embedding weight, a quarter and four times; of an autoencoder, which has neither, the number of latents, half and
+    twice.
     """
     config = job.config
     if config.model == "ae":

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
-from torch import Tensor, nn
+from torch import nn
 
 from splitvae.codes import refuse_other_images
 from splitvae.config import TrainConfig
@@ -41,7 +41,14 @@ from splitvae.training.ema import update_average
 from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
 from splitvae.training.precision import choose_precision, memory_layout
 from splitvae.training.progress import Reporter, finish_trackers, start_tracker
-from splitvae.training.records import count_inactive, opening_lines, save_picture_of, wants_picture, write_summary
+from splitvae.training.records import (
+    count_inactive,
+    divergence,
+    opening_lines,
+    save_picture_of,
+    wants_picture,
+    write_summary,
+)
 from splitvae.training.schedule import Plateau, learning_rate
 from splitvae.training.sync_norm import synchronise
 from splitvae.training.watch import Watch, reads_at_once
@@ -306,7 +313,7 @@ def _fit(
             writes = by_step or due or asked
             # The state of this step is not worth keeping: with the same noise and images it would end here again.
             if (at_once or writes) and not torch.isfinite(values).all():
-                raise SplitVAEError(_diverged(bare.terms, values, state.step, run, config))
+                raise SplitVAEError(divergence(bare.terms, values, state.step, run, config))
 
             # Adam, then γ by its rule, then the average of the weights.
             optimizer.step()
@@ -325,7 +332,7 @@ def _fit(
             readings = watch.take(state.step, values, lr, now)
             for reading in readings:
                 if not torch.isfinite(reading.last).all():
-                    raise SplitVAEError(_diverged(bare.terms, reading.last, reading.step - 1, run, config))
+                    raise SplitVAEError(divergence(bare.terms, reading.last, reading.step - 1, run, config))
                 reporter.note(reading)
             newest = values if at_once else readings[-1].last if readings else None
             if newest is not None:
@@ -343,7 +350,7 @@ def _fit(
                 save()
             if asked if accelerator.num_processes == 1 else newest is not None and newest[-1] > 0:
                 if not torch.isfinite(values).all():
-                    raise SplitVAEError(_diverged(bare.terms, values, state.step - 1, run, config))
+                    raise SplitVAEError(divergence(bare.terms, values, state.step - 1, run, config))
                 save()
                 number = received[0] if received else 15
                 raise Interrupted(
@@ -399,22 +406,3 @@ def _fitting_batch(config: TrainConfig, images: int, processes: int) -> TrainCon
             f"{config.accumulate} micro-batches of at least 2 images; choose another --batch-size or --accumulate."
         )
     return replace(config, batch_size=size)
-
-
-def _diverged(terms: tuple[str, ...], values: Tensor, step: int, run: Run, config: TrainConfig) -> str:
-    """Which term is not finite, and what helps."""
-    names = [*terms[1:], "gradient norm", "likelihood"]
-    found = [
-        f"{name} {value}" for name, value in zip(names, values[1:].tolist(), strict=False) if not math.isfinite(value)
-    ]
-    smaller = f"--lr {config.lr / 10:g}"
-    *before, newest = [None, *saved_states(run.path / "state")]
-    useless = newest is not None and int(newest.name.removeprefix("step-")) == step  # whatever the rate, it ends here
-    good = before[-1] if useless else newest
-    if good is None:
-        helps = f"No state was saved before; train anew with a smaller rate, such as {smaller}."
-    else:
-        first = f"Remove {newest}, which no rate mends; then go on" if useless else "Go on"
-        step_of_good = int(good.name.removeprefix("step-"))
-        helps = f"{first} from step {step_of_good} with a smaller rate: splitvae train --resume {run.path} {smaller}"
-    return f"the loss diverged at step {step}: {', '.join(found) or 'loss'}. {helps}"

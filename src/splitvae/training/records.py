@@ -1,11 +1,13 @@
 """What a run leaves for people: opening lines, pictures of the whole state, the summary at the end."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache
@@ -16,7 +18,7 @@ from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.distributions import DiagonalGaussian, inactive_latents
 from splitvae.pictures import grid, rows_of, save_picture, to_uint8
 from splitvae.run import Run
-from splitvae.training.checkpoint import TrainingState
+from splitvae.training.checkpoint import TrainingState, saved_states
 
 PICTURED = 10  # columns of a picture
 PROBED = 1_000  # images that say how many latents are inactive
@@ -61,6 +63,25 @@ def opening_lines(
     if found is not None:
         lines.append(f"resumed from {found.name}")
     return lines
+
+
+def divergence(terms: tuple[str, ...], values: Tensor, step: int, run: Run, config: TrainConfig) -> str:
+    """The message for a loss that is not finite at a step: which of its terms, and what there is to go on from."""
+    names = [*terms[1:], "gradient norm", "likelihood"]
+    found = [
+        f"{name} {value}" for name, value in zip(names, values[1:].tolist(), strict=False) if not math.isfinite(value)
+    ]
+    smaller = f"--lr {config.lr / 10:g}"
+    *before, newest = [None, *saved_states(run.path / "state")]
+    useless = newest is not None and int(newest.name.removeprefix("step-")) == step  # whatever the rate, it ends here
+    good = before[-1] if useless else newest
+    if good is None:
+        helps = f"No state was saved before; train anew with a smaller rate, such as {smaller}."
+    else:
+        first = f"Remove {newest}, which no rate mends; then go on" if useless else "Go on"
+        step_of_good = int(good.name.removeprefix("step-"))
+        helps = f"{first} from step {step_of_good} with a smaller rate: splitvae train --resume {run.path} {smaller}"
+    return f"the loss diverged at step {step}: {', '.join(found) or 'loss'}. {helps}"
 
 
 def wants_picture(step: int, steps_per_epoch: int, total: int) -> bool:
