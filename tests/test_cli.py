@@ -301,7 +301,8 @@ MISTAKES = [
     (["train", "--resume", "nowhere"], "nowhere is no directory"),
     (["sample", "nowhere", "--out", "x.png"], "nowhere"),
     (["info", "mnits"], "Did you mean 'mnist'?"),
-    (["train", "digits", "--out"], "requires an argument"),
+    (["train", "digits", "--out"], "train needs --out with a value; see splitvae train --help."),
+    (["evaluate"], "evaluate needs RUN; see splitvae evaluate --help."),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError
 
 from splitvae.commands import converting as converting
 from splitvae.commands import densities as densities
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
     except CycloptsError as error:
-        message, status = str(error), 2
+        message, status = _wrong_usage(error), 2
         if debug:
             raise
     except KeyboardInterrupt:
@@ -63,6 +63,15 @@ def run(arguments: list[str]) -> int:
         message = f"process {rank + 1}: {message}"
     print("splitvae: " + " ".join(message.split()), file=sys.stderr)
     return status
+
+
+def _wrong_usage(error: CycloptsError) -> str:
+    """The library's message, but where something is missing: then it is called what the command's help calls it."""
+    if not isinstance(error, MissingArgumentError) or error.argument is None:
+        return str(error)
+    command, option = " ".join(error.command_chain or ()), error.argument.names[0]
+    what = f"{option} with a value" if error.argument.index is None else option.removeprefix("--").upper()
+    return f"{command} needs {what}; see splitvae {command} --help."
 
 
 def _let_the_first_tell() -> None:
