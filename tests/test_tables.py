@@ -320,6 +320,11 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     monkeypatch.setitem(PRESETS, "mnist-vae-small", replace(PRESETS["mnist-small"], values=values))
     out = tmp_path / "runs"
     made(digits, out, only=["svae"], seeds=1)
+    (of_table,) = jobs_of("table1", only=["svae"], seeds=1, n=20)
+    own = PRESETS[of_table.preset].densities["gmm"]["n_components"]
+    served = find_result(replace(of_table, mixtures=(own,)), out / "results", EXTRACTOR)
+    assert {row["source"] for row in served["rows"] if row["protocol"] == "clean"} == {"REC", "normal", f"gmm-{own}"}
+    assert find_result(replace(of_table, mixtures=(own, own + 1)), out / "results", EXTRACTOR) is None
     said: list[str] = []
 
     def claim(name: str, **options: object) -> dict:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +117,7 @@ def slug(text: str) -> str:
 
 
 def find_result(job: Job, results: Path, extractor: str) -> dict[str, Any] | None:
-    """The job's result on whatever hardware; None = there is none of this recipe and extractor.
+    """The job's result on whatever hardware, be it a table's; None = there is none of this recipe and extractor.
 
     Raises:
         InputError: a damaged or foreign file under its name; what it held may have cost hours, so nothing is guessed.
@@ -135,7 +135,13 @@ def find_result(job: Job, results: Path, extractor: str) -> dict[str, Any] | Non
             images = result["training"]["images_seen"] // result["training"]["epochs"]
             if _difference(job, result["config"], images) is None:
                 return result
-    return None
+    own = PRESETS[job.preset].densities["gmm"]["n_components"]
+    # A table's has the same mixture, under another name.
+    of_table = find_result(replace(job, mixtures=()), results, extractor) if job.mixtures == (own,) else None
+    if of_table is None:
+        return None
+    rows: list[dict[str, Any]] = of_table["rows"]
+    return of_table | {"rows": [row | {"source": f"gmm-{own}"} if row["source"] == "gmm" else row for row in rows]}
 
 
 def make_result(
