@@ -36,7 +36,11 @@ def render(result: dict[str, Any]) -> str:
     if rows := [
         row for side in (32, 64) if f"training-{side}" in parts for row in _training(parts[f"training-{side}"])
     ]:
-        lines += ["", "In brackets: the fastest of each, which other work on the machine has disturbed least."]
+        lines += [
+            "",
+            "In brackets: images per second, and in the last two columns the ratio of each one's fastest step, which "
+            "other work has disturbed least.",
+        ]
         lines += ["", "| training, medians | ours | Keras | pythae | Keras / ours | pythae / ours |"]
         lines += ["|---|---|---|---|---|---|", *rows]
         for part in (parts[name] for name in ("training-32", "training-64") if name in parts):
@@ -78,9 +82,10 @@ def _training(found: dict[str, Any]) -> list[str]:
         return f"{median:.2f} ({fastest:.2f})"
 
     size = f"{C}×{side}×{side}, {found['parameters'] / 1e6:.1f} M parameters, {found['step_gflop']:,.0f} GFLOP"
+    ahead = [f"**{ratio(who, 'step')}**" if who in found else "–" for who in ("keras", "pythae")]
     rows = [
         f"| **step of {batch}**, {size} | {cell(found['fastest'], 'step')} | {cell('keras', 'step')} | "
-        f"{cell('pythae', 'step')} | **{ratio('keras', 'step')}** | **{ratio('pythae', 'step')}** |"
+        f"{cell('pythae', 'step')} | {' | '.join(ahead)} |"
     ]
     for part in ("load", "forward", "backward", "optimiser", "sampling"):
         ours, theirs = cell(found["fastest"], part), cell("keras", part)

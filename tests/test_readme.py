@@ -78,7 +78,7 @@ def test_commands_on_the_pages_have_the_options_that_they_show(page: Path):
             if "torchrun" in words:
                 words = words[words.index("-m") + 1 :]
             if words[:1] == ["splitvae"]:
-                words = [word.replace("$beta", "1") for word in words]
+                words = [word.replace("$beta", "1").replace("$run", "split") for word in words]
                 app.parse_args(words[1:], exit_on_error=False, print_error=False)
                 seen += 1
     assert seen or "splitvae" not in "".join(blocks(page, "sh"))

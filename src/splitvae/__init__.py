@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from splitvae.data.cache import ImageCache as ImageCache
     from splitvae.data.cache import prepare as prepare
     from splitvae.densities.classwise import ClasswiseGaussianMixture as ClasswiseGaussianMixture
+    from splitvae.densities.fit import fit_density as fit_density
     from splitvae.densities.flow import AutoregressiveFlow as AutoregressiveFlow
     from splitvae.densities.gaussian_mixture import GaussianMixture as GaussianMixture
     from splitvae.densities.normal import StandardNormal as StandardNormal
@@ -55,6 +56,7 @@ _HOME = {
     "ImageCache": "splitvae.data.cache",
     "prepare": "splitvae.data.cache",
     "ClasswiseGaussianMixture": "splitvae.densities.classwise",
+    "fit_density": "splitvae.densities.fit",
     "AutoregressiveFlow": "splitvae.densities.flow",
     "GaussianMixture": "splitvae.densities.gaussian_mixture",
     "StandardNormal": "splitvae.densities.normal",
