@@ -270,6 +270,7 @@ def test_a_diverged_system_is_named_and_the_others_are_kept(digits: Path, tmp_pa
     assert [file.name.split("-seed")[0] for file in (tmp_path / "runs" / "results").iterdir()] == ["mnist-small"]
     status, out, err = splitvae("reproduce", "table1", "--only", "svae", *options)
     assert (status, err) == (0, "")
+    assert "1 of 1 are there already" in out
     name = "table1-small-svae-mnist-classifier-1-seeds-20-images"
     assert "mnist-classifier, weights e2e41ee1" in (tmp_path / "runs" / f"{name}.md").read_text()
     assert (tmp_path / "runs" / f"{name}.png").exists()

@@ -165,6 +165,10 @@ def reproduce(
         planned = [entry for entry in planned if entry.result is not None]
         if not planned:
             raise InputError(f"nothing is finished in {results}: leave --finished out.")
+    elif there := sum(entry.state == "finished" for entry in planned):
+        # Of a checkout these are ours, and whoever wants to measure anew shall not take them for their own.
+        line = f"{there} of {len(planned)} are there already, in {results}; another --results measures them again."
+        console.print(line, soft_wrap=True)
     found = answer(what, made(planned), tuning)
     notes = [
         *found.notes,
