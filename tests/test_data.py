@@ -20,6 +20,7 @@ from splitvae import InputError, SplitVAEError, prepare, train
 from splitvae.data import cache as cache_module
 from splitvae.data.decode import CELEBA_BOX, Header, Transform, choose_transform, decode
 from splitvae.data.loader import ImageLoader
+from splitvae.doctor.originals import look_at_originals
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -125,6 +126,7 @@ def test_other_names_of_train_and_test_are_understood_and_a_lone_test_folder_is_
     cache = prepare(tmp_path / "both")
     assert cache.meta["test_split"] == "of the source"
     assert [len(cache.splits[split]) for split in ("train", "test")] == [4, 4]
+    assert look_at_originals(tmp_path / "both", cache).unused == 0
     save(tmp_path / "lone" / "1.png", Image.fromarray(pixels(1)[0]))
     (tmp_path / "both" / "Testing").rename(tmp_path / "lone" / "test")
     with pytest.raises(InputError, match=r"apart from them, a folder test; put the others into .*train"):

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from conftest import TINY, pixels
 
 from splitvae import InputError, Run, SplitVAEError, train
@@ -19,6 +21,7 @@ from splitvae.errors import Interrupted
 from splitvae.models.vae import SplitVAE
 from splitvae.presets import PRESETS, resolve
 from splitvae.training import checkpoint, loop
+from splitvae.training.watch import Watch
 
 QUICK = TINY | {"batch_size": 8, "precision": "fp32", "quiet": True, "log_every": 2, "device": "cpu"}
 
@@ -214,6 +217,9 @@ def test_existing_directories_are_never_lost(npz: Path, tmp_path: Path):
         train(out=run.path, **options)
     train(out=run.path, overwrite=True, **options)
     assert not (run.path / "samples" / "old.png").exists()
+    with pytest.raises(InputError, match="mask_scale must lie"):  # known only beside the images
+        train(out=run.path, overwrite=True, **(options | {"mask_scale": 12}))
+    assert Run.open(run.path).finished
     (tmp_path / "mine" / "config.json").write_text('{"name": "of another program"}')
     with pytest.raises(InputError, match="holds no run"):
         train(out=tmp_path / "mine", overwrite=True, **options)
@@ -322,6 +328,38 @@ def test_a_line_of_the_log_is_a_mean_over_its_steps_likelihood_and_all(npz: Path
     (all_of_them,) = train(out=tmp_path / "all", data=str(npz), epochs=1, **(QUICK | {"log_every": len(each)})).log()
     for name in ("nll", "loss", "mse"):
         assert all_of_them[name] == pytest.approx(np.mean([line[name] for line in each]), rel=1e-4)
+
+
+def test_a_reading_that_waits_for_its_turn_is_in_the_state():
+    def values(number: float) -> torch.Tensor:
+        return torch.full((3,), number)
+
+    watch = Watch(every=2, total=6, at_once=False)
+    assert [watch.take(step, values(step), 0.1) for step in (1, 2, 3)] == [[], [], []]
+    again = Watch(every=2, total=6, at_once=False)
+    again.load(json.loads(json.dumps(watch.state())))
+    (reading,) = again.take(4, values(4), 0.1)
+    assert (reading.step, reading.steps, reading.lr) == (2, 2, 0.1)
+    assert reading.means.tolist() == [1.5] * 3
+    (last,) = again.take(5, values(5), 0.1, now=True)
+    assert (last.step, last.means.tolist()) == (4, [3.5] * 3)
+
+
+def test_a_training_leaves_nothing_behind_in_its_process(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU of the caller's was seeded"))
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
+    assert not is_initialized()  # so that the next training may take another device
+    theirs = Accelerator(cpu=True)
+    train(resume=run, epochs=2)
+    assert theirs.state.device.type == "cpu"
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_run_on_another_device_leaves_the_model_of_this_one_where_it_is(npz: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
+    assert run.on(torch.device("cpu")) is run
+    there = run.on(torch.device("meta"))
+    assert (there.path, there.model.device.type, run.model.device.type) == (run.path, "meta", "cpu")
 
 
 def test_a_resumed_run_writes_the_same_log(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

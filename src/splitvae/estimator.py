@@ -97,7 +97,7 @@ class SplitVAEEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         device = pick_device(self.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             model = SplitVAE(
                 self.image_shape_, int(self.latent_dim), int(self.num_components), self.beta,
                 base_channels=int(self.base_channels), num_scales=int(self.num_scales),

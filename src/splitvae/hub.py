@@ -14,11 +14,12 @@ import torch
 from splitvae.config import TrainConfig
 from splitvae.densities.store import density_names, load_density
 from splitvae.errors import InputError, SplitVAEError
+from splitvae.evaluation.evaluate import best_density
 from splitvae.evaluation.verify import read_metrics
 from splitvae.files import write_json
 from splitvae.pictures import save_picture, square_grid, to_uint8
 from splitvae.reports.columns import symbol
-from splitvae.reports.report import best_density, matrix
+from splitvae.reports.report import matrix
 from splitvae.run import Run
 
 SAMPLES = 64

@@ -39,7 +39,8 @@ def rows_of(decoded: Decoded) -> dict[str, Tensor]:
 def mix(decoded: Decoded, generator: torch.Generator | None = None) -> Tensor:
     """One component per image, chosen uniformly: (B, C, H, W). The paper's "random mix" of x̂₁ and x̂₂."""
     B, K = decoded.components.shape[:2]
-    chosen = torch.randint(K, (B,), generator=generator).to(decoded.components.device)
+    place = None if generator is None else generator.device
+    chosen = torch.randint(K, (B,), generator=generator, device=place).to(decoded.components.device)
     return decoded.components[torch.arange(B, device=chosen.device), chosen]
 
 

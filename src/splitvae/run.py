@@ -1,5 +1,6 @@
 """A run directory, which explains itself: what was asked for, what happened, and the model."""
 
+import copy
 import hashlib
 import json
 import platform
@@ -17,6 +18,8 @@ from splitvae.files import read_json, write_json
 from splitvae.presets import PRESETS
 
 if TYPE_CHECKING:
+    import torch
+
     from splitvae.data.cache import ImageCache
     from splitvae.data.masks import Masks
     from splitvae.models.autoencoder import Autoencoder
@@ -103,6 +106,16 @@ class Run:
             return self
         run = Run(self.path)
         run.__dict__["data"] = open_data(replace(self.config, data=data))  # where cached_property keeps it
+        return run
+
+    def on(self, device: "torch.device") -> "Run":
+        """The same run with its model on a device; this one's stays where it is."""
+        here = self.model.device
+        if here.type == device.type and device.index in (None, here.index):
+            return self
+        run = Run(self.path)
+        run.__dict__.update(self.__dict__)  # what was read already
+        run.__dict__["model"] = copy.deepcopy(self.model).to(device)
         return run
 
     @property

@@ -47,9 +47,9 @@ def progress_bar(console: Any) -> Any:
 
 def existing(run: Path) -> Path:
     """A path on this machine; a mistyped run must not be looked for on the hub."""
-    if not run.expanduser().exists():
+    if not (found := run.expanduser()).exists():
         raise InputError(f"{run} does not exist; pass a run directory or a saved model.")
-    return run
+    return found
 
 
 def preparation(run: Path) -> tuple[Any, Any]:

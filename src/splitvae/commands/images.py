@@ -124,7 +124,8 @@ def decompose(
     from splitvae.device import pick_device
     from splitvae.models.pretrained import load_model
 
-    model = load_model(existing(run)).to(pick_device(device))
+    run = existing(run)
+    model = load_model(run).to(pick_device(device))
     if image:
         x = read_images(image, model.image_shape, *preparation(run))
     else:
@@ -165,7 +166,8 @@ def encode(
     from splitvae.files import replacing
     from splitvae.models.pretrained import load_model
 
-    model = load_model(existing(run)).to(pick_device(device))
+    run = existing(run)
+    model = load_model(run).to(pick_device(device))
     crop, fit = preparation(run)
     cache = prepare(source, model.image_shape[1:], crop, fit, channels=model.image_shape[0], quiet=False)
     rows = np.arange(len(cache.images)) if split == "all" else cache.splits[split]
@@ -213,7 +215,8 @@ def interpolate(
     from splitvae.models.pretrained import load_model
     from splitvae.pictures import animation, to_uint8
 
-    model = load_model(existing(run)).to(pick_device(device))
+    run = existing(run)
+    model = load_model(run).to(pick_device(device))
     x = read_images([start, end], model.image_shape, *preparation(run))
     with torch.inference_mode():
         first, last = model.encode(x.to(model.device)).mode()

@@ -51,6 +51,7 @@ def layers(
     from splitvae.models.autoencoder import decode_all
     from splitvae.pictures import save_images
 
+    run = existing(run)
     model = _split_model(run, device)
     K = model.num_components
     order = with_on_top(_number("--top", top, K) - 1, K)
@@ -103,6 +104,7 @@ def recombine(
     from splitvae import compositing
     from splitvae.models.autoencoder import Decoded, decode_all
 
+    run = existing(run)
     model = _split_model(run, device)
     k = _number("--component", component, model.num_components) - 1
     z = _latents(model, run, files, n, density, seed, data, images_each=2)
@@ -119,7 +121,7 @@ def _split_model(run: Path, device: str | None) -> "Autoencoder":
     from splitvae.device import pick_device
     from splitvae.models.pretrained import load_model
 
-    model = load_model(existing(run)).to(pick_device(device))
+    model = load_model(run).to(pick_device(device))
     if model.num_components == 1:
         raise InputError(f"the model of {run} has one component, so no layers; train one with --num-components 2.")
     return model

@@ -83,7 +83,7 @@ def fit_density(
     if kind == "gmm-per-class" and data.labels is None:
         raise InputError(f"{data.meta['source']} has no labels, which gmm-per-class needs; fit gmm instead.")
     rows = data.splits["train"] if split == "train" else fixed_rows(data, "test", test_images)
-    codes = encode_rows(run.model.to(place), data, rows)
+    codes = encode_rows(run.on(place).model, data, rows)
     labels = None if data.labels is None else data.labels[rows]
     trained = {}
     if progress is not None and hasattr(density, "epochs"):

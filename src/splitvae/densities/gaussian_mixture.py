@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitvae.densities.checks import as_latents, check_draw
+from splitvae.densities.checks import as_latents, check_at_least_one, check_draw
 from splitvae.densities.known_distances import NEGLIGIBLE, KnownDistances
 from splitvae.errors import InputError, nearest
 
@@ -83,10 +83,7 @@ class GaussianMixture:
         device: torch.device | str | None = None,
         chunk_size: int = 16384,
     ) -> None:
-        counts = {"n_components": n_components, "max_iter": max_iter, "n_init": n_init, "chunk_size": chunk_size}
-        for name, value in counts.items():
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, not {value}.")
+        check_at_least_one(n_components=n_components, max_iter=max_iter, n_init=n_init, chunk_size=chunk_size)
         for name, amount in {"tol": tol, "reg_covar": reg_covar}.items():
             if not 0 <= amount < math.inf:
                 raise InputError(f"{name} must be at least 0 and finite, not {amount}.")

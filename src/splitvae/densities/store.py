@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -14,6 +14,9 @@ from splitvae.densities.second_stage import SecondStageVAE
 from splitvae.errors import InputError
 from splitvae.models.pretrained import read_tensors, write_tensors
 from splitvae.run import model_hash
+
+if TYPE_CHECKING:
+    import torch
 
 CLASSES: dict[str, Any] = {
     cls.__name__: cls for cls in (GaussianMixture, ClasswiseGaussianMixture, SecondStageVAE, AutoregressiveFlow)
@@ -39,7 +42,9 @@ def density_names(run: Path) -> list[str]:
     return sorted(path.stem for path in files if not path.name.startswith("."))  # those are half written
 
 
-def load_density(name: str, run: Path, latent_dim: int, current: bool = True) -> tuple[Any, dict[str, Any]]:
+def load_density(
+    name: str, run: Path, latent_dim: int, current: bool = True, device: "torch.device | str | None" = None
+) -> tuple[Any, dict[str, Any]]:
     """Load a run's density and its record, to draw latents from.
 
     Args:
@@ -47,6 +52,7 @@ def load_density(name: str, run: Path, latent_dim: int, current: bool = True) ->
         run: the run directory.
         latent_dim: D of the run's model.
         current: whether it must be of the model as it is now; one of an earlier model draws codes that mean nothing.
+        device: where it draws; None = the CPU.
 
     Raises:
         InputError: it was not fitted, is damaged, or belongs to another latent size or an earlier model.
@@ -77,4 +83,4 @@ def load_density(name: str, run: Path, latent_dim: int, current: bool = True) ->
             f"density '{name}' was fitted on the codes of another model; fit it again: "
             f"splitvae fit {run} --density {record['kind']} --name {name}{split}"
         )
-    return cls.from_tensors(tensors), record
+    return cls.from_tensors(tensors, device), record

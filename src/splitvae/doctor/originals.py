@@ -53,7 +53,8 @@ def look_at_originals(source: str | Path, cache: ImageCache) -> Originals:
         except InputError:  # damaged: counted when it was prepared
             continue
     folder = isinstance(items[0], Path) and splits["train"].names is not None
-    unused = len(place.identity) - sum(len(split.items) for split in splits.values()) if folder else 0
+    pictures = sum(isinstance(entry, list) for entry in place.identity)  # the others are names of folders
+    unused = pictures - sum(len(split.items) for split in splits.values()) if folder else 0
     return Originals(np.array(sizes) if sizes else recorded, formats, unused)
 
 

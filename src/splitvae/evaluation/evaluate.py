@@ -200,10 +200,9 @@ def open_setting(
     Raises:
         InputError: fewer than 2 test images, or data that changed since the training.
     """
-    run = Run.open(run).at(data)
     place = pick_device(device)
+    run = Run.open(run).at(data).on(place)
     network = get_extractor(extractor, weights, place) if isinstance(extractor, str) else extractor
-    run.model.to(place)
     found = len(run.trained_data.splits["test"])
     if found < 2:
         raise InputError(f"{run.path} has {found} test images; an evaluation needs at least 2.")

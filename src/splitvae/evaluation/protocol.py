@@ -189,7 +189,8 @@ def sources_of(
     """
     run = setting.run
     names = density_names(run.path) if densities is None else [name for name in densities if name != "normal"]
-    loaded = {name: load_density(name, run.path, run.model.latent_dim) for name in names}
+    place = run.model.device
+    loaded = {name: load_density(name, run.path, run.model.latent_dim, device=place) for name in names}
     split = "train" if protocol == "clean" else "test"
     chosen = {name: pair for name, pair in loaded.items() if pair[1]["split"] == split}
     if protocol == "paper" and fit:
@@ -213,7 +214,7 @@ def _twin(setting: Setting, name: str, record: dict[str, Any], say: Callable[[st
     """
     run, twin, options = setting.run, f"{name}-test", record.get("options", {})
     if twin in density_names(run.path):
-        density, found = load_density(twin, run.path, run.model.latent_dim, current=False)
+        density, found = load_density(twin, run.path, run.model.latent_dim, False, run.model.device)
         if found["split"] != "test" or (options and found.get("options") != options):
             raise InputError(
                 f"density '{twin}' is not '{name}' on test codes; rename {run.path / 'densities' / twin}.safetensors, "

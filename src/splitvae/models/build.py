@@ -15,7 +15,7 @@ def build_model(config: TrainConfig, image_shape: tuple[int, int, int]) -> Autoe
     common: dict[str, Any] = {name: getattr(config, name) for name in sorted(config.network_options())}
     common |= {"image_shape": image_shape, "latent_dim": config.latent_dim, "network": config.network}
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers are left alone
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # and not those of the GPUs
         if not config.variational:
             return RAE(
                 regularizer=config.model.partition("-")[2] or "none",  # type: ignore[arg-type]

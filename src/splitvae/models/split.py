@@ -249,7 +249,9 @@ def _wide(
     old: Tensor, dim: int, C: int, K: int, difference: float = 0.0, generator: torch.Generator | None = None
 ) -> Tensor:
     """Weights or biases of C maps, along ``dim`` → zeros for K − 1 masks, then K copies that differ a little."""
-    noise = torch.randn((K, *old.shape), generator=generator).to(old) * (difference * old.std() if difference else 0)
+    place = None if generator is None else generator.device
+    noise = torch.randn((K, *old.shape), generator=generator, device=place).to(old)
+    noise *= difference * old.std() if difference else 0
     # K = 2: +δ and −δ. Taking the mean away leaves √((K − 1)/K) of the spread.
     copies = old + (noise - noise.mean(dim=0)) * (K / max(K - 1, 1)) ** 0.5
     masks = torch.zeros_like(old).narrow(dim, 0, old.shape[dim] // C)

@@ -140,8 +140,10 @@ def find_result(job: Job, results: Path, extractor: str) -> dict[str, Any] | Non
     of_table = find_result(replace(job, mixtures=()), results, extractor) if job.mixtures == (own,) else None
     if of_table is None:
         return None
-    rows: list[dict[str, Any]] = of_table["rows"]
-    return of_table | {"rows": [row | {"source": f"gmm-{own}"} if row["source"] == "gmm" else row for row in rows]}
+    named = [row | {"source": f"gmm-{own}"} if row["source"] == "gmm" else row for row in of_table["rows"]]
+    sources = {"REC", "normal", *job.densities}  # of an autoencoder the table has one Gaussian too
+    rows = [row for row in named if row["protocol"] == "clean" and row["source"] in sources]
+    return of_table | {"name": job.name, "rows": rows}
 
 
 def make_result(

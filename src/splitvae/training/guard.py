@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from accelerate.state import AcceleratorState, is_initialized
 from filelock import FileLock, Timeout
 
 from splitvae.errors import InputError
@@ -45,6 +46,20 @@ def clear_run(path: Path) -> None:
             shutil.rmtree(child)
         elif child.name != ".lock":
             child.unlink()
+
+
+@contextmanager
+def leaving_no_state() -> Iterator[None]:
+    """Forget what accelerate keeps for the whole process, so that the next training may choose another device.
+
+    Not where somebody else's accelerator was there before.
+    """
+    before = is_initialized()
+    try:
+        yield
+    finally:
+        if not before:
+            AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from torch import nn
 from splitvae.codes import refuse_other_images
 from splitvae.config import TrainConfig
 from splitvae.data.cache import ImageCache, refuse_few
-from splitvae.data.loader import ImageLoader
+from splitvae.data.loader import ImageLoader, fixed_rows
 from splitvae.data.masks import Masks
 from splitvae.data.sources import absolute
 from splitvae.device import hardware, keep_freed_memory
@@ -38,7 +38,7 @@ from splitvae.training.batches import Batches
 from splitvae.training.calibrate import calibrate
 from splitvae.training.checkpoint import TrainingState, load_latest, saved_states
 from splitvae.training.ema import update_average
-from splitvae.training.guard import clear_run, interrupts, only_process_in, refuse_existing
+from splitvae.training.guard import clear_run, interrupts, leaving_no_state, only_process_in, refuse_existing
 from splitvae.training.precision import choose_precision, memory_layout
 from splitvae.training.progress import Reporter, finish_trackers, start_tracker
 from splitvae.training.records import (
@@ -62,6 +62,7 @@ MAY_CHANGE = {
 QUICK_CALIBRATION = 500  # images for the batch norm of a picture along the way; a model for use takes 10,000
 
 
+@leaving_no_state()
 def train(
     preset: str | None = None,
     *,
@@ -117,7 +118,8 @@ def train(
     tracker = None if config.tracker == "none" else config.tracker
     if tracker is not None and find_spec(tracker) is None:
         raise InputError(f"--tracker {tracker} needs the package {tracker}: pip install 'splitvae[{tracker}]'.")
-    # Batch norm's statistics and γ are equal in all processes as they are computed: no step needs to send them.
+    # γ, and batch norm's statistics where they are synchronised, are equal in all processes as they are computed: no
+    # step needs to send them. Of others the first process's are used.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(
         cpu=config.device == "cpu", mixed_precision="no", log_with=tracker, project_dir=run.path, kwargs_handlers=[ddp]
@@ -139,6 +141,11 @@ def train(
         masks = open_masks(config, cache, None if resume is None else run.record.get("masks"))
         config = _fitting_batch(config, len(cache.splits["train"]), accelerator.num_processes)
         machine = _machine(config, accelerator, run.record["machine"] if resume is not None else {})
+        # Refuses what does not suit these images; a run that goes on takes its weights from its state.
+        model = build_model(config, cache.shape)
+        if config.output_init == "data-mean":
+            images = cache.images[fixed_rows(cache, "train", 10_000)]
+            begin_at_mean(model, torch.from_numpy(images.mean(axis=(0, 2, 3)) / 255))
         if tracker not in (None, "tensorboard"):
             start_tracker(accelerator, config, run.path.name)  # it may be refused: before anything is replaced
         if main and resume is None:
@@ -151,15 +158,8 @@ def train(
         if tracker == "tensorboard":  # whose files lie in the run
             start_tracker(accelerator, config, run.path.name)
         try:
-            _fit(
-                run,
-                config,
-                cache,
-                masks,
-                accelerator,
-                machine["precision"] == "bf16",
-                None if resume is None else record,
-            )
+            bf16 = machine["precision"] == "bf16"
+            _fit(run, config, cache, masks, model, accelerator, bf16, None if resume is None else record)
         finally:
             finish_trackers(accelerator)
             if accelerator.num_processes > 1:
@@ -194,6 +194,7 @@ def _fit(
     config: TrainConfig,
     cache: ImageCache,
     masks: Masks | None,
+    model: Autoencoder,
     accelerator: Accelerator,
     bf16: bool,
     record: Callable[[], None] | None,
@@ -201,11 +202,13 @@ def _fit(
     """Train until ``config.epochs`` are done, from the newest state in the run if there is one.
 
     Args:
+        model: as it begins where there is none.
         record: of a resumed run, writes its ``config.json`` anew, once it is known that the run can go on.
     """
     device, main = accelerator.device, accelerator.is_main_process
     if device.type == "cpu":
         keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is what it says (see pick_device)
 
     # Data: a batch is the global one; this process and micro-batch takes its part of it.
     components = None if masks is None else masks.components  # a function of row numbers
@@ -215,8 +218,14 @@ def _fit(
 
     # Model, the running average of its weights, and Adam.
     layout = memory_layout(config, device)
-    bare = build_model(config, cache.shape).to(device, memory_format=layout)  # type: ignore[call-overload]
-    average = build_model(config, cache.shape).to(device) if config.ema_decay else None
+
+    def copied() -> Autoencoder:
+        other = build_model(config, cache.shape).to(device, memory_format=layout)  # type: ignore[call-overload]
+        other.load_state_dict(bare.state_dict())
+        return other
+
+    bare = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    average = copied() if config.ema_decay else None
     groups, fused = gamma_apart(bare, config.gamma_lr), device.type in ("cpu", "cuda")
     optimizer = torch.optim.Adam(groups, lr=config.lr, betas=(0.9, 0.999), eps=1e-7, fused=fused)
 
@@ -233,25 +242,20 @@ def _fit(
     found = load_latest(state, run.path / "state")
     if main and record is not None:
         record()
-    if found is None and config.output_init == "data-mean":
-        mean = torch.cat([x.mean(dim=(2, 3)) for x in loader.fixed_batches(10_000)]).mean(dim=0)
-        for fresh in (bare, average):
-            if fresh is not None:
-                begin_at_mean(fresh, mean)
     quiet = config.quiet or not main
     reporter = Reporter(run.path / "log.jsonl", config, bare.terms, state.step, total, quiet, main)
     if accelerator.num_processes > 1 and config.sync_batch_norm:
         synchronise(bare)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # shapes never change: the fastest kernels are looked for once
-    model = accelerator.prepare(_compiled(bare, device) if config.compile else bare)
+    wrapped = accelerator.prepare(_compiled(bare, device, config.accumulate) if config.compile else bare)
     autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
     if config.tracker != "none":
         reporter.also = accelerator.log
     reporter.say(*opening_lines(run, config, bare, cache, masks, accelerator, bf16, found))
 
     # A second copy of the model gets calibrated weights, for pictures along the way and for use at the end.
-    ready = build_model(config, cache.shape).to(device, memory_format=layout)  # type: ignore[call-overload]
+    ready = copied()
 
     def ready_model(images: int) -> Autoencoder:
         ready.load_state_dict((average or bare).state_dict())
@@ -268,10 +272,10 @@ def _fit(
             state.save(run.path / "state")
 
     batches = Batches(loader, config, bare.noise_shape, accelerator.num_processes, accelerator.process_index)
-    model.train()
+    wrapped.train()
     if state.step == 0 and config.variational and config.gamma_init == "first-batch":
         with torch.no_grad(), autocast():
-            first = torch.stack([model(*given)["mse"] for given in batches(0)]).mean()
+            first = torch.stack([wrapped(*given)["mse"] for given in batches(0)]).mean()
         bare.variance.start_from(accelerator.reduce(first, "mean"))
 
     parameters = list(bare.parameters())
@@ -286,9 +290,9 @@ def _fit(
             # Forward and backward over micro-batches; gradients are exchanged with the last one.
             values = torch.zeros(len(bare.terms), device=device)
             for m, given in enumerate(batches(state.step)):
-                with nullcontext() if m == config.accumulate - 1 else accelerator.no_sync(model):
+                with nullcontext() if m == config.accumulate - 1 else accelerator.no_sync(wrapped):
                     with autocast():
-                        terms = model(*given)
+                        terms = wrapped(*given)
                     accelerator.backward(terms["loss"] / config.accumulate)
                 values += torch.stack([terms[name].detach() for name in bare.terms]) / config.accumulate
             if config.clip_norm is not None:
@@ -367,9 +371,12 @@ def _fit(
             reporter.say(*lines)
 
 
-def _compiled(model: nn.Module, device: torch.device) -> Any:
-    """The model compiled; on a GPU as CUDA graphs, because a step of 100 small images is mostly launches."""
-    return torch.compile(model, mode="reduce-overhead" if device.type == "cuda" else None)
+def _compiled(model: nn.Module, device: torch.device, accumulate: int) -> Any:
+    """The model compiled; on a GPU as CUDA graphs, because a step of 100 small images is mostly launches.
+
+    Not where gradients are accumulated: each replay of a graph overwrites the gradients of the one before.
+    """
+    return torch.compile(model, mode="reduce-overhead" if device.type == "cuda" and accumulate == 1 else None)
 
 
 def _divides(period: int, step: int) -> bool:

@@ -94,10 +94,17 @@ class Watch:
         return handed
 
     def state(self) -> dict[str, Any]:
-        """The sums of the turn that has begun, as JSON values."""
-        return {"steps": self._steps, "sums": None if self._sums is None else self._sums.tolist()}
+        """The sums of the turn that has begun, and readings that were not handed over, as JSON values."""
+        waiting = []
+        for reading, event in self._on_the_way:
+            if event is not None:
+                event.synchronize()
+            waiting.append([reading.step, reading.steps, reading.lr, reading.values.tolist()])
+        return {"steps": self._steps, "sums": None if self._sums is None else self._sums.tolist(), "waiting": waiting}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on within the turn that ``state`` is of."""
         self._steps = state["steps"]
         self._sums = None if state["sums"] is None else torch.tensor(state["sums"])
+        for step, steps, lr, values in state.get("waiting", []):  # states of before 2026-11-30 have none
+            self._on_the_way.append((Reading(step, steps, lr, time.monotonic(), torch.tensor(values)), None))
