@@ -7,11 +7,13 @@ Writes ``benchmarks/results/HARDWARE-….json``. The aims on one H100, from the 
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -78,10 +80,15 @@ def epoch(side: int, device: torch.device, size: dict[str, int], compiled: bool)
     options = {"base_channels": size["base_channels"], "batch_size": size["batch"], "compile": compiled, "quiet": True}
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "noise.npz", train=images, test=images[: max(10, len(images) // 60)])
-        device_option = "cpu" if device.type == "cpu" else "auto"
-        run = train(
-            data=str(Path(folder) / "noise.npz"), out=Path(folder) / "run", epochs=2, device=device_option, **options
-        )
+        options["device"] = "cpu" if device.type == "cpu" else "auto"
+        with patch.dict(os.environ, SPLITVAE_CACHE=folder):
+            run = train(
+                data=str(Path(folder) / "noise.npz"),
+                out=Path(folder) / "run",
+                epochs=2,
+                device=device_option,
+                **options,
+            )
         log = run.log()
         summed = run.summary["training_seconds"]
     return {

@@ -355,6 +355,13 @@ def test_a_training_leaves_nothing_behind_in_its_process(npz: Path, tmp_path: Pa
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(npz: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="no device 'cuda' here"):
+        train(out=tmp_path / "run", data=str(npz), epochs=1, **(QUICK | {"device": "cuda"}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_on_another_device_leaves_the_model_of_this_one_where_it_is(npz: Path, tmp_path: Path):
     run = train(out=tmp_path / "run", data=str(npz), epochs=1, **QUICK)
     assert run.on(torch.device("cpu")) is run

@@ -189,8 +189,8 @@ class TrainConfig:
     """With several processes: batch norm over the global batch, so that they train the model that one would."""
     compile: Annotated[bool, OPTIMISATION] = False
     """Compile the model with torch.compile."""
-    device: Annotated[Literal["auto", "cpu"], OPTIMISATION] = "auto"
-    """"auto" = a GPU where there is one."""
+    device: Annotated[Literal["auto", "cpu", "cuda"], OPTIMISATION] = "auto"
+    """"auto" = a GPU where there is one; which of several says CUDA_VISIBLE_DEVICES."""
 
     checkpoint_minutes: Annotated[float, RECORDS] = 5.0
     """Minutes between states to resume from; the last two are kept."""

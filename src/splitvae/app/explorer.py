@@ -128,7 +128,7 @@ class Explorer:
         """Latents (N, D) → the blend, components and weights, on the CPU."""
         if not z.isfinite().all():
             raise InputError("The latents must be finite numbers.")
-        return Decoded(*(tensor.cpu() for tensor in decode_all(self.model, z, BATCH)))
+        return decode_all(self.model, z, BATCH)
 
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ class Decoded(NamedTuple):
 
 @torch.inference_mode()
 def decode_all(model: "Autoencoder", z: Tensor, batch_size: int = 500) -> Decoded:
-    """Decode any number of latents (N, D), a batch at a time, on the model's device."""
-    parts = [model.decode(part.to(model.device)) for part in z.split(batch_size)]
+    """Decode any number of latents (N, D), a batch at a time on the model's device; the result is on the CPU."""
+    parts = [[tensor.cpu() for tensor in model.decode(part.to(model.device))] for part in z.split(batch_size)]
     return Decoded(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 

@@ -26,7 +26,7 @@ from splitvae.data.cache import ImageCache, refuse_few
 from splitvae.data.loader import ImageLoader, fixed_rows
 from splitvae.data.masks import Masks
 from splitvae.data.sources import absolute
-from splitvae.device import hardware, keep_freed_memory
+from splitvae.device import hardware, keep_freed_memory, pick_device
 from splitvae.errors import InputError, Interrupted, SplitVAEError
 from splitvae.models.autoencoder import Autoencoder
 from splitvae.models.build import build_model
@@ -118,6 +118,8 @@ def train(
     tracker = None if config.tracker == "none" else config.tracker
     if tracker is not None and find_spec(tracker) is None:
         raise InputError(f"--tracker {tracker} needs the package {tracker}: pip install 'splitvae[{tracker}]'.")
+    if config.device == "cuda":
+        pick_device("cuda")  # or there is none
     # γ, and batch norm's statistics where they are synchronised, are equal in all processes as they are computed: no
     # step needs to send them. Of others the first process's are used.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
