@@ -77,18 +77,14 @@ def epoch(side: int, device: torch.device, size: dict[str, int], compiled: bool)
     """Seconds of epochs as ``splitvae train`` runs them, log, pictures and checkpoints included."""
     shape = {32: (1, 32, 32), 64: (3, 64, 64)}[side]
     images = np.random.default_rng(0).integers(0, 256, (size["images"], *shape), dtype=np.uint8)
-    options = {"base_channels": size["base_channels"], "batch_size": size["batch"], "compile": compiled, "quiet": True}
+    options = {
+        "base_channels": size["base_channels"], "batch_size": size["batch"], "compile": compiled, "quiet": True,
+        "device": "cpu" if device.type == "cpu" else "auto",
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder) / "noise.npz", train=images, test=images[: max(10, len(images) // 60)])
-        options["device"] = "cpu" if device.type == "cpu" else "auto"
         with patch.dict(os.environ, SPLITVAE_CACHE=folder):
-            run = train(
-                data=str(Path(folder) / "noise.npz"),
-                out=Path(folder) / "run",
-                epochs=2,
-                device=device_option,
-                **options,
-            )
+            run = train(data=str(Path(folder) / "noise.npz"), out=Path(folder) / "run", epochs=2, **options)
         log = run.log()
         summed = run.summary["training_seconds"]
     return {
