@@ -48,7 +48,7 @@ class Ours:
             keep_freed_memory()
         self.shape, self.device, self.batch = (CHANNELS[side], side, side), device, batch
         self.model = build_model(config, self.shape).to(device, memory_format=torch.channels_last)
-        self.forward_of = _compiled(self.model, device) if compiled else self.model
+        self.forward_of = _compiled(self.model, device, accumulate=1) if compiled else self.model
         fused = device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-3, eps=1e-7, fused=fused)
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,5 +1,12 @@
 """Small real data and models that the tests share; nothing here touches a person's own cache."""
 
+import os
+
+# Before anything reads them: no test fetches, and on the CPU the same run gives the same bits.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +40,6 @@ def _ctrl_c_works() -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLITVAE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("splitvae.commands.reproducing.RESULTS", Path("no/results"))  # what the checkout has measured
 
 

@@ -24,7 +24,9 @@ from splitvae.app.explorer import AXES, Explorer
 from splitvae.app.uploads import read_upload
 from splitvae.compositing import recombine
 from splitvae.errors import InputError
+from splitvae.evaluation.digit_classifier import SHIPPED, DigitClassifier
 from splitvae.evaluation.verify import read_metrics
+from splitvae.models.pretrained import read_tensors
 from splitvae.models.vae import VAE, SplitVAE
 from splitvae.packaged import packaged_run
 
@@ -67,7 +69,11 @@ def test_the_same_numbers_draw_the_same_images(explorer):
 def test_a_class_is_drawn_where_the_density_knows_classes(explorer):
     assert explorer.classes("gmm-per-class") == list(range(10))
     assert explorer.classes("gmm") == explorer.classes("normal") == []
-    explorer.sample(2, "gmm-per-class", 0, label=4)
+    classifier = DigitClassifier().eval()
+    classifier.load_state_dict(read_tensors(SHIPPED))
+    _, drawn = explorer.sample(40, "gmm-per-class", 0, label=4)
+    with torch.inference_mode():
+        assert (classifier(drawn.x_hat).argmax(dim=1) == 4).float().mean() > 0.9
     with pytest.raises(InputError, match="knows no classes"):
         explorer.sample(2, "gmm", 0, label=4)
 

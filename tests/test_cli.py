@@ -78,6 +78,13 @@ def test_sample_writes_grids_arrays_and_files(output, names, run: Path, tmp_path
     assert len(list((tmp_path / "folder").glob("*.png"))) == 6 * len(names)
 
 
+def test_at_no_temperature_all_samples_are_one(run: Path, tmp_path: Path, splitvae: Call):
+    for temperature, spread in ((1e-6, range(2)), (1.0, range(2, 256))):
+        out = tmp_path / f"{temperature}.npz"
+        splitvae("sample", run, "--temperature", temperature, "--n", 4, "--out", out)
+        assert int(np.ptp(np.load(out)["x_hat"].astype(int), axis=0).max()) in spread
+
+
 def test_samples_depend_on_the_seed_alone(run: Path, tmp_path: Path, splitvae: Call):
     for name, seed, n in (("a", 1, 4), ("b", 1, 4), ("c", 2, 4)):
         splitvae("sample", run, "--n", n, "--seed", seed, "--output", "mix", "--out", tmp_path / f"{name}.npz")

@@ -52,6 +52,11 @@ def test_rows_of_any_length_become_squares_whose_empty_part_does_not_count():
     scaled = (X - vae.offset_) / vae.scale_
     gamma = np.mean(((x_hat - vae.offset_) / vae.scale_ - scaled) ** 2)
     assert vae.noise_variance_ == pytest.approx(gamma, rel=1e-4)
+    posterior = vae.model_.encode(vae._images(X))
+    kl = 0.5 * (posterior.mean**2 + posterior.logvar.exp() - 1 - posterior.logvar).sum(1).detach().numpy()
+    sse = (((x_hat - vae.offset_) / vae.scale_ - scaled) ** 2).sum(1)
+    expected = -sse / (2 * gamma) - 35 * np.log(2 * np.pi * gamma) - kl - 70 * np.log(vae.scale_)
+    np.testing.assert_allclose(vae.score_samples(X), expected, rtol=1e-3)
     # The evidence lower bound in the units of X: of 10·X it is F·log 10 less.
     ten = SplitVAEEstimator(**TINY, random_state=0).fit(10 * X)
     np.testing.assert_allclose(vae.score_samples(X) - ten.score_samples(10 * X), 70 * np.log(10), rtol=1e-2)

@@ -1,5 +1,6 @@
 """Exported files give the model's numbers, for batches of any size, without this library."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,14 @@ def test_torch_export_gives_the_models_numbers_for_any_batch(splitvae: Callable,
 
 
 def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    real = exporting._write
+
+    def spoiled(module: torch.nn.Module, *rest: object) -> None:
+        other = copy.deepcopy(module)
+        next(other.parameters()).data.add_(1)
+        real(other, *rest)
+
+    monkeypatch.setattr(exporting, "_write", spoiled)
     with pytest.raises(SplitVAEError, match="differs from the model by"):
         export(SplitVAE((1, 16, 16), **TINY).eval(), tmp_path / "export", "torch")
     assert list((tmp_path / "export").iterdir()) == []

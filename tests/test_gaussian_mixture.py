@@ -78,6 +78,30 @@ def test_float32_ends_where_float64_ends():
     assert low.log_prob(x).mean() == pytest.approx(float(high.log_prob(x).mean()), abs=1e-3)
 
 
+@pytest.mark.parametrize("distance", [0.1, 0.6, 1.0])
+def test_float32_codes_that_leave_distances_out_walk_the_same_way(distance: float):
+    x = clusters(1100, 64, 5, distance)
+    high, low = (GaussianMixture(5, max_iter=6, tol=1e-9, **start(x, 5, "full")).fit(y) for y in (x, x.float()))
+    np.testing.assert_allclose(low.lower_bounds_, high.lower_bounds_, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(low.means_, high.means_, rtol=0, atol=1e-4)
+
+
+def test_starts_are_what_they_are_called():
+    from sklearn.cluster import KMeans
+
+    x, firsts = clusters(200, 3, 4), dict[str, np.ndarray]()
+    for init_params in ("kmeans", "k-means++", "random_from_data", "random"):
+        firsts[init_params] = GaussianMixture(4, init_params=init_params)._first_responsibilities(x, seeded()).numpy()
+    drawn = int(torch.randint(2**31 - 1, (), generator=seeded()))
+    labels = KMeans(4, n_init=1, random_state=drawn).fit(x.numpy()).labels_
+    np.testing.assert_array_equal(firsts["kmeans"], np.eye(4)[labels].T)
+    for name in ("k-means++", "random_from_data"):  # one code each
+        assert (firsts[name].sum(axis=1) == 1).all()
+        assert (firsts[name].max(axis=0).sum(), np.unique(firsts[name]).tolist()) == (4, [0, 1])
+    np.testing.assert_allclose(firsts["random"].sum(axis=0), 1, rtol=1e-6)
+    assert 0 < firsts["random"].min() < firsts["random"].max() < 1
+
+
 def test_means_of_a_posterior_are_what_is_fitted():
     x = clusters(200, 3, 2).float()
     of_posterior = GaussianMixture(2).fit(DiagonalGaussian(x, torch.zeros_like(x)), generator=seeded())

@@ -60,6 +60,9 @@ def test_gamma_rules_follow_their_papers():
     fixed.update(torch.tensor(0.01))
     fixed.start_from(torch.tensor(0.01))
     assert float(fixed.gamma) == 0.5
+    learned = DecoderVariance("learned")
+    learned.start_from(torch.tensor(0.04))
+    assert learned.value().item() == pytest.approx(0.04)
 
 
 def test_the_loss_is_its_formula():

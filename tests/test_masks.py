@@ -317,6 +317,14 @@ def test_a_guided_run_goes_on_as_if_it_had_not_stopped(halves: Path, tmp_path: P
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_images_with_masks_are_shown_more_often(halves: Path, tmp_path: Path, splitvae):
+    options = ["--data", halves, "--masks", halves, "--mask-share", 0.1, "--mask-repeat", 21]
+    assert splitvae("train", *options, *tiny_options(batch_size=20), "--out", tmp_path / "run")[0] == 0
+    run = Run.open(tmp_path / "run")
+    images = len(run.data.splits["train"])
+    assert run.summary["steps"] == (images + images // 10 * 20) // 20
+
+
 def test_masks_neither_come_nor_go_when_a_run_goes_on(halves: Path, tmp_path: Path, splitvae):
     for given, later, words in (
         ([], halves, "was trained without masks, and cannot go on with them"),

@@ -136,6 +136,18 @@ def test_kernel_distance_agrees_with_torch_fidelity():
     assert kernel_distance(fake, real, subset_size=20)["kid_std"] > 0
 
 
+def test_the_distance_at_infinity_is_where_the_line_in_one_over_n_ends():
+    rng = np.random.default_rng(7)
+    fake, real = rng.normal(size=(300, 4)), rng.normal(size=(300, 4)) + 0.3
+    found = frechet_at_infinity(fake, real, points=5)
+    sizes = np.linspace(150, 300, 5).round().astype(int)
+    order = np.random.default_rng(0)
+    distances = [frechet_from_features(fake[order.permutation(300)[:size]], real) for size in sizes]
+    slope, at_zero = np.polyfit(1 / sizes, distances, 1)
+    assert found["frechet_at_infinity"] == pytest.approx(at_zero, rel=1e-9)
+    assert found["frechet_at_infinity_slope"] == pytest.approx(slope, rel=1e-9)
+
+
 def test_precision_recall_density_and_coverage_by_hand():
     real = np.array([[0.0], [1], [2], [10]])  # with k = 1 the balls are [-1, 1], [0, 2], [1, 3], [2, 18]
     fake = np.array([[0.5], [30], [31], [18]])  # and these are [-17, 18], [29, 31], [30, 32], [6, 30]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SHARED
+from hatchling.builders.wheel import WheelBuilder
 
 from splitvae.errors import InputError
 from splitvae.presets import PRESETS
@@ -209,6 +210,5 @@ def test_a_malformed_entry_is_refused(old, new, told):
 
 
 def test_the_registry_ships_with_the_package():
-    wheel = pytest.importorskip("hatchling.builders.wheel")
-    shipped = {file.distribution_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
+    shipped = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     assert f"splitvae/reproduce/{FILE}" in shipped

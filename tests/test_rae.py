@@ -426,7 +426,7 @@ def test_which_kernels_are_penalised():
         network = tiny(name).network
         expected = {f"{key}.weight" for key, m in kernels(network).items() if "decoder" in key and "dense" not in key}
         assert penalised(network) == expected
-        assert len(expected) == 2 * 4 + 1 if name == "split-vae" else 3 * 4 + 1
+        assert len(expected) == (2 * 4 + 1 if name == "split-vae" else 3 * 4 + 1)
     assert penalised(tiny("infogan").network) == {"decoder_upsample.weight", "decoder_head.weight"}
 
 
@@ -489,6 +489,34 @@ def test_calibration_moves_batch_norm_alone_and_fits_it_to_the_weights():
         if isinstance(module, nn.BatchNorm2d):
             module.train()
     torch.testing.assert_close(stored, model(images(100))["mse"], atol=0, rtol=0.01)
+
+
+def test_calibration_averages_whole_batches_and_leaves_out_a_short_tail():
+    x = (
+        torch.randn(230, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * 2
+        + torch.arange(230)[:, None, None, None]
+    )
+
+    class Loader:
+        def fixed_batches(self, n, batch):
+            assert (n, batch) == (230, 100)
+            return x.split(batch)
+
+    class Model(nn.Module):
+        noise_shape = (1,)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3, momentum=0.3)
+
+        def forward(self, x, noise):
+            return self.norm(x)
+
+    model = calibrate(Model(), Loader(), 230)
+    whole = [part.transpose(0, 1).flatten(1) for part in x.split(100)[:2]]
+    torch.testing.assert_close(model.norm.running_mean, sum(part.mean(1) for part in whole) / 2)
+    torch.testing.assert_close(model.norm.running_var, sum(part.var(1) for part in whole) / 2)
+    assert (model.norm.momentum, model.training) == (0.3, False)
 
 
 # Files and mistakes.
@@ -588,7 +616,7 @@ def test_a_configuration_becomes_its_model(model):
     )
     built = build_model(config, (1, 16, 16))
     assert type(built) is RAE
-    assert built.regularizer == model.partition("-")[2] or "none"
+    assert built.regularizer == (model.partition("-")[2] or "none")
     assert built.config["embedding_weight"] == (0.0 if model == "ae" else 0.5)
     assert (built.config["penalty_weight"], built.gradient_penalty) == (0.25, "pythae")
     again = build_model(config, (1, 16, 16))
@@ -734,6 +762,7 @@ def test_bf16_trains_and_stays_close_to_float32(model, npz: Path, tmp_path: Path
     ]
     for name in ("mse", "penalty"):
         assert logs[1][name] == pytest.approx(logs[0][name], rel=0.05)
+    assert logs[1]["loss"] != logs[0]["loss"]  # it is another arithmetic
 
 
 @pytest.mark.slow

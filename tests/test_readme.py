@@ -24,7 +24,9 @@ def blocks(path: Path, language: str) -> list[str]:
 def test_the_first_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     code, *_ = blocks(README, "python")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["run"].model.sample(16).shape == (16, 1, 16, 16)  # as it says
     assert (tmp_path / "my-model" / "model.safetensors").exists()
 
 

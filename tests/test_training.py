@@ -15,12 +15,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 from conftest import TINY, pixels
+from torch import nn
 
-from splitvae import InputError, Run, SplitVAEError, train
+from splitvae import InputError, Run, SplitVAEError, register_network, train
 from splitvae.errors import Interrupted
 from splitvae.models.vae import SplitVAE
 from splitvae.presets import PRESETS, resolve
-from splitvae.training import checkpoint, loop
+from splitvae.training import checkpoint, loop, precision
+from splitvae.training.ema import update_average
 from splitvae.training.watch import Watch
 
 QUICK = TINY | {"batch_size": 8, "precision": "fp32", "quiet": True, "log_every": 2, "device": "cpu"}
@@ -518,8 +520,12 @@ def test_a_tracker_that_is_lost_on_the_way_stops_nothing(
 
 
 @pytest.mark.slow
-def test_a_compiled_model_trains_as_the_eager_one(npz: Path, tmp_path: Path):
+def test_a_compiled_model_trains_as_the_eager_one(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compiled_models = []
+    real = loop._compiled
+    monkeypatch.setattr(loop, "_compiled", lambda *given: compiled_models.append(real(*given)) or compiled_models[-1])
     logs = [train(out=tmp_path / str(c), data=str(npz), epochs=1, compile=c, **QUICK).log() for c in (False, True)]
+    assert len(compiled_models) == 1
     for eager, compiled in zip(*logs, strict=True):
         assert compiled["loss"] == pytest.approx(eager["loss"], rel=1e-3)
 
@@ -530,6 +536,78 @@ def test_bf16_stays_close_to_float32(npz: Path, tmp_path: Path):
         for p in ("fp32", "bf16")
     ]
     assert logs[0]["mse"] == pytest.approx(logs[1]["mse"], rel=0.05)
+    assert logs[0]["loss"] != logs[1]["loss"]  # it is another arithmetic
+
+
+def test_the_precision_is_what_gains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    cpu, seconds = torch.device("cpu"), {torch.float32: 1.1, torch.bfloat16: 1.0}
+    monkeypatch.setattr(precision, "_convolution_seconds", seconds.__getitem__)
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")  # no Linux
+    assert precision.choose_precision("auto", cpu)[0] == "fp32"
+    seconds[torch.float32] = 1.3
+    assert precision.choose_precision("auto", cpu)[0] == "bf16"
+    assert precision.choose_precision("fp32", cpu) == ("fp32", "asked for")
+    seconds[torch.float32] = 0.1  # never timed where the instructions are known
+    (tmp_path / "cpuinfo").write_text("flags : avx2 avx512_bf16 amx_bf16")
+    assert precision.choose_precision("auto", cpu) == ("bf16", "the CPU has amx_bf16, avx512_bf16")
+    (tmp_path / "cpuinfo").write_text("flags : avx2")
+    assert precision.choose_precision("auto", cpu)[0] == "fp32"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert precision.choose_precision("auto", cpu)[0] == "bf16"
+
+
+@pytest.mark.parametrize(("step", "d"), [(1, 2 / 11), (10, 0.55), (10**6, 0.9)])
+def test_the_average_of_the_weights_forgets_its_start(step: int, d: float):
+    average, model = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    nn.init.normal_(model.weight)
+    model.running_mean.fill_(7)
+    before = average.weight.detach().clone()
+    update_average(average, model, 0.9, step)
+    torch.testing.assert_close(average.weight, d * before + (1 - d) * model.weight)
+    assert torch.equal(average.running_mean, model.running_mean)
+    update_average(nn.Linear(2, 1), nn.Linear(2, 1), 0.9, step)  # a network without buffers
+
+
+def test_adam_is_the_papers_and_gradients_are_clipped(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[tuple[float, float], float, float]] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+            seen.append((self.param_groups[0]["betas"], self.param_groups[0]["eps"], norm))
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, clip_norm=0.5, **QUICK)
+    assert {(betas, eps) for betas, eps, _ in seen} == {((0.9, 0.999), 1e-7)}  # Keras' eps
+    assert max(norm for *_, norm in seen) <= 0.5 * (1 + 1e-5)
+    assert run.log()[0]["grad_norm"] > 0.5  # of before
+
+
+def test_micro_batches_add_up_to_the_whole_batch(tmp_path: Path, npz: Path):
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(768, 8)
+
+        def forward(self, x):
+            return self.layer(x.flatten(1)).chunk(2, dim=1)
+
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(4, 768), nn.Sigmoid(), nn.Unflatten(1, (3, 16, 16)))
+    register_network("plain", (Encoder(), decoder))  # without batch norm
+    options = {"data": str(npz), "epochs": 1, "network": "plain", "model": "vae", "latent_dim": 4}
+    options |= {"batch_size": 8, "precision": "fp32", "quiet": True, "log_every": 1, "device": "cpu"}
+    whole, parts = (train(out=tmp_path / str(n), accumulate=n, **options).log() for n in (1, 4))
+    for one, other in zip(whole, parts, strict=True):
+        for name in ("loss", "grad_norm"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5)
+
+
+def test_a_state_is_kept_every_few_minutes(npz: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=str(npz), epochs=1, checkpoint_minutes=1e-9, **QUICK)
+    assert [path.name for path in checkpoint.saved_states(run.path / "state")] == ["step-000000005", "step-000000006"]
 
 
 def test_batches_fit_the_data_or_say_what_to_choose(npz: Path, tmp_path: Path):

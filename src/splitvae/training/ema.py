@@ -13,4 +13,5 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
     """
     d = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - d)
-    torch._foreach_copy_(list(average.buffers()), list(model.buffers()))
+    for own, other in zip(average.buffers(), model.buffers(), strict=True):
+        own.copy_(other)

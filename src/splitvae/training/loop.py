@@ -91,7 +91,7 @@ def train(
     Examples:
         >>> run = train("digits", out="runs/digits", epochs=1)  # doctest: +SKIP
         >>> run.model.sample(4).shape  # doctest: +SKIP
-        torch.Size([4, 1, 32, 32])
+        torch.Size([4, 1, 16, 16])
     """
     if resume is not None:
         if preset is not None or out is not None or overwrite:

@@ -10,6 +10,7 @@ from torch import nn
 from splitvae.config import TrainConfig
 
 BF16_INSTRUCTIONS = {"amx_bf16", "avx512_bf16"}
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def choose_precision(asked: str, device: torch.device) -> tuple[str, str]:
@@ -31,8 +32,7 @@ def choose_precision(asked: str, device: torch.device) -> tuple[str, str]:
         return ("bf16", "the GPU has bf16 units") if known else ("fp32", "the GPU has no bf16 units")
     if device.type != "cpu":
         return "fp32", f"bf16 is not known to help on {device.type}"
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists() and (flags := BF16_INSTRUCTIONS & set(cpuinfo.read_text(encoding="utf-8").split())):
+    if CPUINFO.exists() and (flags := BF16_INSTRUCTIONS & set(CPUINFO.read_text(encoding="utf-8").split())):
         return "bf16", f"the CPU has {', '.join(sorted(flags))}"
     ratio = _convolution_seconds(torch.float32) / _convolution_seconds(torch.bfloat16)
     return ("bf16" if ratio > 1.2 else "fp32"), f"a bf16 convolution runs at {ratio:.1f} times the float32 rate"
