@@ -1,6 +1,7 @@
 """Promises about the command: what it writes, and one clear line for every mistake."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from conftest import pixels, tiny_options
 from PIL import Image
 
 from splitvae import cli
+from splitvae.commands.app import app
 from splitvae.errors import Interrupted
 from splitvae.presets import PRESETS
 
@@ -398,6 +400,19 @@ def test_help_tells_every_option_and_an_example(splitvae: Call):
     assert "splitvae train digits --out runs/digits" in text
     for command in ("sample", "encode", "decompose", "info"):
         assert f"Example: splitvae {command}" in " ".join(splitvae(command, "--help")[1].split())
+
+
+def test_every_example_of_the_help_is_a_command_that_is_understood():
+    seen = set()
+    for name in app:
+        if name.startswith("-"):
+            continue
+        for line in (app[name].help_epilogue or "").replace("\n", " ").split("Example: ")[1:]:
+            words = shlex.split(line.partition(" > ")[0])
+            assert words[:2] == ["splitvae", name]
+            app.parse_args(words[1:], exit_on_error=False, print_error=False)
+            seen.add(name)
+    assert len(seen) >= 20
 
 
 def test_wrong_usage_answers_without_loading_pytorch():

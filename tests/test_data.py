@@ -224,6 +224,13 @@ def test_an_npz_may_hold_uint8_or_floats_with_channels_first_or_last(tmp_path: P
         assert np.array_equal(cache.images[:10], expected.transpose(0, 3, 1, 2))
 
 
+def test_a_single_array_is_taken_whatever_its_name(tmp_path: Path):
+    images = pixels(20)
+    np.savez(tmp_path / "samples.npz", x_hat=images)
+    cache = prepare(tmp_path / "samples.npz")
+    assert sorted(map(bytes, cache.images)) == sorted(map(bytes, images.transpose(0, 3, 1, 2)))
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
@@ -233,7 +240,8 @@ def test_an_npz_may_hold_uint8_or_floats_with_channels_first_or_last(tmp_path: P
         ({"train": np.zeros((4, 16, 16, 4), np.uint8)}, "axes 1 and 3"),
         ({"train": np.zeros((0, 16, 16), np.uint8)}, "no images"),
         ({"train": np.zeros((4, 16, 16), np.int64)}, "of type int64"),
-        ({"images": np.zeros((4, 16, 16), np.uint8)}, "no array named train; it has images"),
+        (dict.fromkeys(("a", "b"), np.zeros((4, 16, 16), np.uint8)), "no array named train; it has a, b"),
+        ({"test": np.zeros((4, 16, 16), np.uint8)}, "no array named train; it has test"),
         ({"train": np.zeros((4, 16, 16), np.uint8), "train_labels": np.zeros(3)}, "train_labels has the shape"),
         ({"train": np.zeros((4, 5, 5), np.uint8)}, "sides must be at least 8"),
         ({"train": np.zeros((4, 16, 16), np.uint8), "train_labels": np.zeros(4)}, "labels must be integers or words"),

@@ -26,6 +26,7 @@ from splitvae.evaluation.outputs import decode_outputs, mixed, output_features
 from splitvae.evaluation.split_kind import split_kind, split_of_model
 from splitvae.evaluation.verify import _numbers, verify
 from splitvae.pictures import to_uint8
+from splitvae.reports.columns import component_words
 from splitvae.reports.report import write_report
 
 Call = Callable[..., tuple[int, str, str]]
@@ -323,6 +324,24 @@ def test_the_same_numbers_cannot_be_told_apart(run: Path, tmp_path: Path):
     for line in compare([run, tmp_path / "again"])["lines"]:
         if line["source"] != "REC":
             assert line["cells"][1]["verdict"] == "indistinguishable at these seeds"
+
+
+def test_components_are_told_beside_the_blend():
+    def row(output: str, seed: int, distance: float, source: str = "gmm") -> dict:
+        metrics = {"frechet_distance": distance}
+        return {"protocol": "clean", "source": source, "output": output, "seed": seed, "metrics": metrics}
+
+    rows = [
+        row("x_hat", 0, 10),
+        row("x_hat", 1, 12),
+        row("x1", 0, 8),
+        row("x1", 1, 8),
+        row("mix", 0, 11),
+        row("mix", 1, 13),
+    ]
+    expected = "beside x̂ (gmm, distance to test images, negative = nearer): x̂₁ -3.00 ± 1.41, mix +1.00 ± 0.00"
+    assert component_words([*rows, row("x_hat", 0, 99, "normal")], "gmm") == expected
+    assert component_words(rows[::2], "gmm").endswith("x̂₁ -2.00, mix +1.00")
 
 
 def test_the_report_is_one_file_that_needs_nothing_else(run: Path):

@@ -218,7 +218,7 @@ def test_a_plain_vae_has_samples_and_says_so_of_the_rest(made, tmp_path):
     [
         (["6", "RUN"], "figure 6 cannot be drawn: it shows the architecture"),
         (["16", "RUN"], "8, 11, 14 (samples)"),
-        (["7"], "figure 7 is drawn from a run: splitvae figure 7 RUN"),
+        (["10"], "figure 10 is drawn from a run: splitvae figure 10 RUN"),
         (["9"], "figure 9 is drawn from runs or sources of images"),
         (["7", "RUN", "RUN"], "one run, not from 2"),
         (["7", "nowhere"], "nowhere is no directory"),

@@ -86,6 +86,14 @@ def test_float32_codes_that_leave_distances_out_walk_the_same_way(distance: floa
     np.testing.assert_allclose(low.means_, high.means_, rtol=0, atol=1e-4)
 
 
+def test_a_random_state_is_the_seed_of_a_fit():
+    x = clusters(200, 3, 2)
+    one, two = (GaussianMixture(3, random_state=0).fit(x) for _ in range(2))
+    assert torch.equal(one.means_, two.means_)
+    assert torch.equal(one.means_, GaussianMixture(3, random_state=1).fit(x, generator=seeded()).means_)
+    assert not torch.equal(one.means_, GaussianMixture(3, random_state=1).fit(x).means_)
+
+
 def test_starts_are_what_they_are_called():
     from sklearn.cluster import KMeans
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHARED
+from PIL import Image
 
 from splitvae.densities.store import density_names, load_density
 from splitvae.evaluation.evaluate import chosen
@@ -63,6 +64,14 @@ def test_sample_without_a_run_shows_digits(tmp_path: Path, splitvae):
     assert images.mean() < 80
     splitvae("sample", "--n", 16, "--out", tmp_path / "again.npz")
     np.testing.assert_array_equal(images, np.load(tmp_path / "again.npz")["x_hat"])
+
+
+def test_a_figure_without_a_run_is_of_the_model_that_comes_along(tmp_path: Path, splitvae, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, said, _ = splitvae("figure", 1)
+    assert (status, said.startswith("figure-1.png: ")) == (0, True)
+    with Image.open(tmp_path / "figure-1.png") as picture:
+        assert picture.width > picture.height > 100
 
 
 def test_sample_without_a_run_draws_the_class_that_is_asked_for(tmp_path: Path, splitvae):

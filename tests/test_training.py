@@ -18,6 +18,7 @@ from conftest import TINY, pixels
 from torch import nn
 
 from splitvae import InputError, Run, SplitVAEError, register_network, train
+from splitvae.config import ELSEWHERE
 from splitvae.errors import Interrupted
 from splitvae.models.vae import SplitVAE
 from splitvae.presets import PRESETS, resolve
@@ -618,13 +619,29 @@ def test_batches_fit_the_data_or_say_what_to_choose(npz: Path, tmp_path: Path):
 
 
 def test_the_papers_presets_are_frozen():
-    expected = {"mnist": (32, 8.0, 250), "cifar10": (200, 3.0, 110), "celeba": (150, 3.0, 160)}
-    for name, (latent_dim, beta, epochs) in expected.items():
-        config = resolve(name)
-        assert (config.latent_dim, config.beta, config.epochs) == (latent_dim, beta, epochs)
-        assert (config.batch_size, config.lr, config.lr_schedule) == (100, 1e-3, "constant")
-        assert (config.batch_norm_momentum, config.gamma_init, config.gamma_rule) == (0.001, 1.0, "running-min")
-        assert (config.ema_decay, config.num_components, config.base_channels) == (0.0, 2, 64)
+    # Whatever else becomes a default, and a new option must leave these models what they are.
+    common = {
+        "crop": "auto", "fit": "crop", "flip": False, "skip_damaged": False, "model": "splitvae",
+        "network": "split-vae", "num_components": 2, "base_channels": 64, "num_scales": 4, "scale_blocks": 1,
+        "blocks_per_scale": 1, "depth_per_block": 2, "embedding_dim": 512, "padding": "torch",
+        "batch_norm_momentum": 0.001, "output_init": "random", "gamma_rule": "running-min", "gamma_init": 1.0,
+        "split": "free", "mask_scale": 1, "mask_smoothness": 0.0, "mask_decisiveness": 0.0, "mask_balance": 0.0,
+        "masks": None, "batch_size": 100, "lr": 1e-3, "lr_schedule": "constant", "warmup_steps": 0,
+        "clip_norm": None, "ema_decay": 0.0, "seed": 0, "gamma_lr": 1.0, "lr_halve_every": 150, "accumulate": 1,
+        "sync_batch_norm": True, "mask_share": 1.0, "mask_repeat": 1, "guidance": 10.0, "embedding_weight": 1e-4,
+        "penalty_weight": 1e-7, "gradient_penalty": "authors",
+    }  # fmt: skip
+    mnist = common | {"image_size": 32, "latent_dim": 32, "beta": 8.0, "epochs": 250}
+    expected = {
+        "mnist": mnist,
+        "fashion-mnist": mnist,
+        "cifar10": mnist | {"latent_dim": 200, "beta": 3.0, "epochs": 110},
+        "celeba": mnist | {"image_size": 64, "latent_dim": 150, "beta": 3.0, "epochs": 160},
+    }
+    for name, recipe in expected.items():
+        own = resolve(name).to_dict()
+        assert {key: own[key] for key in recipe} == recipe
+        assert own.keys() - recipe.keys() == ELSEWHERE  # an option that may shape a model stands above
     assert all(preset.card for preset in PRESETS.values())
 
 

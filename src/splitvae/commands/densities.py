@@ -6,7 +6,7 @@ from typing import Any, Literal
 from splitvae.commands.app import app
 from splitvae.errors import InputError
 
-MIXTURE = ("n_components", "covariance")
+MIXTURE = ("n_components", "covariance", "max_iter")
 TRAINED = ("epochs", "batch_size", "lr", "hidden_dim")
 TAKES = {
     "gmm": MIXTURE,
@@ -31,6 +31,7 @@ def fit(
     data: str | None = None,
     n_components: int | None = None,
     covariance: Literal["full", "diag"] | None = None,
+    max_iter: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -55,6 +56,7 @@ def fit(
         n_components: Gaussians in the mixture (default: the paper's number for the preset, else 10), or in each
             class's (default 1).
         covariance: full (default), or diag for diagonal covariances.
+        max_iter: The most iterations of EM (default 100; the paper's code: 200).
         epochs: Of a second stage (default: the preset's, else 800 as Dai & Wipf) or a flow.
         batch_size: Codes per step of a second stage or a flow.
         lr: Learning rate of a second stage or a flow.
@@ -67,9 +69,9 @@ def fit(
         match_variance: Whether samples of a second stage are scaled to the variance of the codes (Asperti & Trentin).
     """
     given: dict[str, Any] = {
-        "n_components": n_components, "covariance": covariance, "epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "hidden_dim": hidden_dim, "halve_every": halve_every, "gamma_rule": gamma_rule, "gamma_noise": gamma_noise,
-        "match_variance": match_variance,
+        "n_components": n_components, "covariance": covariance, "max_iter": max_iter, "epochs": epochs,
+        "batch_size": batch_size, "lr": lr, "hidden_dim": hidden_dim, "halve_every": halve_every,
+        "gamma_rule": gamma_rule, "gamma_noise": gamma_noise, "match_variance": match_variance,
     }  # fmt: skip
     options = {key: value for key, value in given.items() if value is not None}
     if wrong := [key for key in options if key not in TAKES[density]]:

@@ -31,12 +31,13 @@ def figure(
 
     Args:
         number: Of the figure.
-        run_or_source: A run; for figure 9 runs or sources of images, as many as are wanted.
+        run_or_source: A run; without one, for what is generated, the small model that comes along; for figure 9 runs or
+            sources of images, as many as are wanted.
         density: Where latents come from: normal, the prior N(0, I), or the name of one made by `splitvae fit`.
         output: What figures 8, 11 and 14 show: x_hat, x1, x2 … or mix, a random component of each sample.
         n: Number of images; figure 13: of samples for each snapshot. Without it, the figure's own.
         seed: Of the samples.
-        out: A .png; without it RUN/figures/figure-N.png, for sources figure-9.png.
+        out: A .png; without it RUN/figures/figure-N.png, without a run figure-N.png.
         extractor: For figure 13: inception-v3-compat (its distance is the FID), efficientnet-lite0 (works offline), ….
         extractor_weights: A file with the extractor's weights, for machines without a network.
         device: For figure 13: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
@@ -44,8 +45,11 @@ def figure(
     """
     from rich.console import Console
 
-    from splitvae.reports.figures import FIGURES, draw_figure
+    from splitvae.packaged import packaged_run
+    from splitvae.reports.figures import FIGURES, SAMPLED, draw_figure
 
+    if not run_or_source and number in FIGURES and FIGURES[number].kind in SAMPLED:
+        run_or_source, out = (str(packaged_run().path),), out or Path(f"figure-{number}.png")
     console = Console(highlight=False, markup=False)
     with progress_bar(console) as bar:
         task = bar.add_task("images", total=None, visible=number == 13)

@@ -19,7 +19,7 @@ RESULTS = Path("docs/results/runs")  # of a checkout
 def reproduce(
     what: Literal["table1", "table2", "table3", "table4", "latents", "components", "tuning", "tuned", "best", "splits"],
     *,
-    out: Path,
+    out: Path = Path("runs"),
     on: Literal["mnist", "cifar10", "celeba"] | None = None,
     data: str | None = None,
     scale: Literal["small", "paper"] = "small",

@@ -250,7 +250,10 @@ def absolute(source: str) -> str:
 
 
 def _read_npz(path: Path) -> dict[str, Split]:
-    """Arrays ``train``, ``test``, ``train_labels``, ``test_labels`` of an .npz; only ``train`` is needed."""
+    """Arrays ``train``, ``test``, ``train_labels``, ``test_labels`` of an .npz; only ``train`` is needed.
+
+    A single array is taken for ``train`` under whatever name: ``x_hat`` of `splitvae sample`, NumPy's ``arr_0``.
+    """
     try:
         with open(path, "rb") as raw:
             file = np.load(raw)  # pickled objects stay refused: NumPy's own default
@@ -258,6 +261,8 @@ def _read_npz(path: Path) -> dict[str, Split]:
                 raise InputError(f"{path} holds one array, not several by name; save it with numpy.savez(train=…).")
             wanted = ("train", "test", "train_labels", "test_labels")
             names, arrays = file.files, {name: file[name] for name in wanted if name in file.files}
+            if len(names) == 1 and not arrays:
+                names, arrays = ["train"], {"train": file[names[0]]}
     except InputError:
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -39,6 +39,7 @@ class GaussianMixture:
         weights_init: (K,), positive, sum 1; None = from ``init_params``.
         means_init: (K, D); None = from ``init_params``.
         precisions_init: inverse covariances, (K, D, D), or (K, D) for "diag"; None = from ``init_params``.
+        random_state: seed of a fit that no generator is passed to; None = torch's global generator.
         dtype: of the products over the codes; None = the codes' own (float32 where that is half precision).
         device: where to fit; None = where the codes are.
         chunk_size: codes per product. Beyond the codes, memory is 2·N·K and a few chunk_size·D numbers.
@@ -79,6 +80,7 @@ class GaussianMixture:
         weights_init: Any = None,
         means_init: Any = None,
         precisions_init: Any = None,
+        random_state: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         chunk_size: int = 16384,
@@ -100,7 +102,7 @@ class GaussianMixture:
         self.tol, self.reg_covar, self.max_iter, self.n_init = tol, reg_covar, max_iter, n_init
         self.init_params = init_params
         self.weights_init, self.means_init, self.precisions_init = weights_init, means_init, precisions_init
-        self.dtype, self.device, self.chunk_size = dtype, device, chunk_size
+        self.random_state, self.dtype, self.device, self.chunk_size = random_state, dtype, device, chunk_size
 
     @property
     def lower_bound_(self) -> float:
@@ -119,7 +121,7 @@ class GaussianMixture:
             codes: a posterior, of which the *means* are fitted (pass ``posterior.sample(generator)`` to fit a draw
                 from it instead), or plain latents (N, D), a tensor or an array.
             labels: not used; ``ClasswiseGaussianMixture`` fits one mixture per class.
-            generator: makes the start reproducible; None = torch's global one.
+            generator: makes the start reproducible; None = one of ``random_state``.
 
         Returns:
             self.
@@ -133,6 +135,8 @@ class GaussianMixture:
             raise InputError(
                 f"{len(x)} codes are fewer than n_components={self.n_components}; lower it or pass more codes."
             )
+        if generator is None and self.random_state is not None:
+            generator = torch.Generator().manual_seed(self.random_state)
         best: dict[str, Any] = {}
         for _ in range(self.n_init):
             self._start(x, generator)

@@ -39,7 +39,9 @@ class _Dense(nn.Linear):
 class SecondStageNetwork(nn.Module):
     """The VAE z → u → ẑ and its objective; u has the dimension of z.
 
-    Each side is ``depth`` × [dense layer, ReLU], beside which its input goes on to the last layer unchanged.
+    Each side is ``depth`` × [dense layer, ReLU], beside which its input goes on to the last layer unchanged. The
+    encoder gives log σ² as everywhere here, where Dai & Wipf's code gives log σ: the same posteriors, but the steps of
+    that layer count half as much.
     """
 
     def __init__(self, latent_dim: int, hidden_dim: int, depth: int, gamma_rule: Literal["learned", "clamped-ema"]):

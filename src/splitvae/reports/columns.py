@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import numpy as np
+
 # Metric: (heading, digits, explanation).
 COLUMNS = {
     "frechet_distance": ("{distance}", 2, "Fréchet distance to the real images; lower is better"),
@@ -40,6 +42,25 @@ def value(line: dict[str, Any], metric: str, digits: int) -> str:
     scale = 1000 if metric == "kid" else 1
     text = f"{scale * line['mean'][metric]:.{digits}f}"
     return text + (f" ± {scale * line['spread'][metric]:.{digits}f}" if "spread" in line else "")
+
+
+def component_words(rows: list[dict[str, Any]], source: str) -> str:
+    """How far each component and their mix are from the test images beside the blend, over the sampling seeds.
+
+    Args:
+        rows: of ``metrics.json``.
+        source: which of the clean ones.
+    """
+    clean = [row for row in rows if (row["protocol"], row["source"]) == ("clean", source)]
+    by_seed: dict[str, dict[int, float]] = {}
+    for row in clean:
+        by_seed.setdefault(row["output"], {})[row["seed"]] = row["metrics"]["frechet_distance"]
+    blend, parts = by_seed.pop("x_hat"), list[str]()
+    for output, values in by_seed.items():
+        gaps = np.array([values[seed] - blend[seed] for seed in sorted(blend)])
+        spread = f" ± {gaps.std(ddof=1):.2f}" if len(gaps) > 1 else ""
+        parts.append(f"{symbol(output)} {gaps.mean():+.2f}{spread}")
+    return f"beside x̂ ({source}, distance to test images, negative = nearer): {', '.join(parts)}"
 
 
 def symbol(output: str) -> str:

@@ -13,14 +13,14 @@ from PIL import Image
 
 from splitvae import __version__
 from splitvae.densities.store import density_names, load_density
-from splitvae.evaluation.evaluate import best_density, summarize
+from splitvae.evaluation.evaluate import best_density, chosen, summarize
 from splitvae.evaluation.mask_iou import iou_words
 from splitvae.evaluation.outputs import decode_outputs
 from splitvae.evaluation.split_kind import SEMANTIC_FROM, split_words
 from splitvae.evaluation.verify import read_metrics
 from splitvae.files import replacing
 from splitvae.pictures import square_grid
-from splitvae.reports.columns import columns_of, symbol, value
+from splitvae.reports.columns import columns_of, component_words, symbol, value
 from splitvae.reports.figures import generated_picture, nearest_picture, reconstructed_picture
 from splitvae.reports.plots import latent_plot, loss_plot
 from splitvae.run import Run
@@ -70,6 +70,7 @@ def render_report(run: Run, with_data: bool = True) -> str:
         pictures=pictures(run, metrics, best, with_data),
         value=value,
         semantic_from=SEMANTIC_FROM,
+        components=_components(metrics),
         config=shown_config(run),
         version=__version__,
     )
@@ -88,6 +89,13 @@ def render_record(run: Run) -> str:
         config=shown_config(run),
         version=__version__,
     )
+
+
+def _components(metrics: dict[str, Any]) -> str | None:
+    """``component_words`` of the source that would be chosen; None = no split, or no clean line."""
+    if metrics.get("split") is None or "clean" not in _protocols(metrics):
+        return None
+    return component_words(metrics["rows"], chosen(metrics["rows"])["source"])
 
 
 def matrix(metrics: dict[str, Any], protocol: str) -> dict[str, Any]:
