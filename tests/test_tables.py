@@ -229,6 +229,11 @@ def test_a_damaged_density_and_a_lost_model_are_made_again(digits: Path, tmp_pat
     assert before["lines"][0]["cells"] == after["lines"][0]["cells"]
 
 
+def test_one_arithmetic_may_be_asked_for(digits: Path, tmp_path: Path):
+    result = made(digits, tmp_path / "runs", only=["svae"], seeds=1, precision="bf16")
+    assert result["precision"] == {"bf16": 1}
+
+
 def test_the_lead_is_a_difference_with_its_standard_error():
     found = lead({"svae": [10.0, 12.0], "rae": [15.0, 19.0], "ae": [30.0, 30.0]}, [11.0, 13.0])
     error = pytest.approx((1 + 4) ** 0.5)

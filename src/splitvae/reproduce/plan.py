@@ -80,6 +80,7 @@ def carry_out(
     say: Callable[[str], Any] = lambda line: None,
     progress: Callable[[int, int], Any] | None = None,
     quiet: bool = True,
+    precision: str = "auto",
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Make what is missing; several processes may be at it, each then makes what no other does, and has all at the end.
 
@@ -91,6 +92,7 @@ def carry_out(
         say: called with lines for people.
         progress: called with the images whose features are done, and their total.
         quiet: whether training prints nothing.
+        precision: of training, see ``TrainConfig``.
 
     Returns:
         all results, those that were there first; and the jobs that failed on the way (one diverged, say): name → why.
@@ -105,7 +107,7 @@ def carry_out(
 
     for entry in planned:  # before hours are spent on others
         if entry.state == "run of another recipe":
-            train_job(entry.job, data, runs, say, quiet)
+            train_job(entry.job, data, runs, say, quiet, precision)
     finished, made = [entry.result for entry in planned if entry.result is not None], list[dict[str, Any]]()
     one_protocol(finished)
     missing = [entry for entry in planned if entry.result is None]
@@ -121,7 +123,7 @@ def carry_out(
         try:
             made.append(
                 find_result(job, results, extractor)  # another process made it meanwhile
-                or make_result(job, data, runs, results, network, say, progress, device, quiet)
+                or make_result(job, data, runs, results, network, say, progress, device, quiet, precision)
             )
             one_protocol([*finished, made[-1]])
         except SplitVAEError as error:

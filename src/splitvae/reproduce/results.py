@@ -156,6 +156,7 @@ def make_result(
     progress: Callable[[int, int], Any] | None = None,
     device: "torch.device | str | None" = None,
     quiet: bool = True,
+    precision: str = "auto",
 ) -> dict[str, Any]:
     """Train what is missing, go on with what was interrupted, fit, evaluate, and write the JSON.
 
@@ -169,6 +170,7 @@ def make_result(
         progress: called with the images whose features are done, and their total.
         device: of densities and features; None = the GPU if there is one.
         quiet: whether training prints nothing.
+        precision: of training, see ``TrainConfig``.
 
     Raises:
         InputError: the run directory holds another recipe.
@@ -176,7 +178,7 @@ def make_result(
     """
     from splitvae.evaluation.evaluate import evaluate
 
-    run = train_job(job, data, runs, say, quiet).at(data)
+    run = train_job(job, data, runs, say, quiet, precision).at(data)
     for name, (kind, options) in job.densities.items():
         if not _is_current(run, name, kind, options, job.seed):
             say(f"{job.name}: fitting {name}")
@@ -201,7 +203,9 @@ def _silent(line: str) -> None:
     images on the way."""
 
 
-def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any], quiet: bool = True) -> Run:
+def train_job(
+    job: Job, data: str | None, runs: Path, say: Callable[[str], Any], quiet: bool = True, precision: str = "auto"
+) -> Run:
     """The job's run, trained to its end."""
     from splitvae.training.loop import train
 
@@ -209,6 +213,8 @@ def train_job(job: Job, data: str | None, runs: Path, say: Callable[[str], Any],
     source: dict[str, Any] = {} if data is None else {"data": data}
     if not (path / "config.json").exists():
         say(f"{job.run_name}: training")
+        if precision != "auto":
+            source["precision"] = precision
         return train(job.preset, out=path, seed=job.seed, quiet=quiet, **dict(job.changes), **source)
     run = own_run(job, runs)
     if not run.finished:
