@@ -21,6 +21,7 @@ from splitvae.reproduce.render import lead_notes, markdown, notes_of, rows_of_ta
 from splitvae.reproduce.render_claims import claim_notes, claim_plot, claim_rows
 from splitvae.reproduce.results import RESULT_KEYS, find_result, other_recipe
 from splitvae.reproduce.splits import VARIANTS, summarize_splits
+from splitvae.reproduce.summary import _short as short
 from splitvae.reproduce.tables import jobs_of, lead, summarize_table
 
 EXTRACTOR = "mnist-classifier"
@@ -227,6 +228,12 @@ def test_a_damaged_density_and_a_lost_model_are_made_again(digits: Path, tmp_pat
     assert any("fitting gmm" in line for line in said)
     assert not any(line.endswith(": training") for line in said)
     assert before["lines"][0]["cells"] == after["lines"][0]["cells"]
+
+
+def test_many_commits_are_counted():
+    commits = [f"{i}234567890" for i in range(8)]
+    assert short(["a" * 40, None, "b" * 40 + "-dirty", "a" * 40]) == "aaaaaaa, bbbbbbb-dirty"
+    assert short(commits) == "0234567, 1234567, 2234567, 3234567, 4234567 and 3 more commits"
 
 
 def test_one_arithmetic_may_be_asked_for(digits: Path, tmp_path: Path):

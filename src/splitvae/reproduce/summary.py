@@ -69,9 +69,10 @@ def origin_of(results: list[dict[str, Any]], paper: bool = True) -> dict[str, An
 
 
 def _short(commits: list[str | None]) -> str:
-    """ "6ec29cb, 5478b6d-dirty": each once, in the order of their first result."""
+    """ "6ec29cb, 5478b6d-dirty": each once, in the order of their first result; of many the first five."""
     found = dict.fromkeys(commit for commit in commits if commit)
-    return ", ".join(commit[:7] + "-dirty" * commit.endswith("-dirty") for commit in found)
+    names = [commit[:7] + "-dirty" * commit.endswith("-dirty") for commit in found]
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more commits"
 
 
 def origin_notes(result: dict[str, Any]) -> list[str]:
