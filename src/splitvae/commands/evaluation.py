@@ -52,12 +52,10 @@ def evaluate(
     from rich.console import Console
 
     from splitvae.evaluation.crew import crew_of_launch
-    from splitvae.evaluation.evaluate import chosen
     from splitvae.evaluation.evaluate import evaluate as evaluate_run
     from splitvae.evaluation.mask_iou import iou_words
     from splitvae.evaluation.split_kind import split_words
-    from splitvae.reports.columns import component_words
-    from splitvae.reports.report import write_report
+    from splitvae.reports.report import component_line, write_report
     from splitvae.reports.terminal import evaluation_tables, print_table
     from splitvae.run import Run
 
@@ -84,8 +82,8 @@ def evaluate(
         console.print(result["diagnosis"], soft_wrap=True)
         if result["split"] is not None:
             console.print(split_words(result["split"]), soft_wrap=True)
-            if any(row["protocol"] == "clean" for row in result["rows"]):
-                console.print(component_words(result["rows"], chosen(result["rows"])["source"]), soft_wrap=True)
+            if (line := component_line(result)) is not None:
+                console.print(line, soft_wrap=True)
         if result["masks"] is not None:
             console.print(iou_words(result["masks"]), soft_wrap=True)
         console.print(f"{opened.path / 'metrics.json'}, {write_report(opened)}", soft_wrap=True)

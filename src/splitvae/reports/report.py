@@ -70,7 +70,7 @@ def render_report(run: Run, with_data: bool = True) -> str:
         pictures=pictures(run, metrics, best, with_data),
         value=value,
         semantic_from=SEMANTIC_FROM,
-        components=_components(metrics),
+        components=component_line(metrics),
         config=shown_config(run),
         version=__version__,
     )
@@ -91,8 +91,9 @@ def render_record(run: Run) -> str:
     )
 
 
-def _components(metrics: dict[str, Any]) -> str | None:
-    """``component_words`` of the source that would be chosen; None = no split, or no clean line."""
+def component_line(metrics: dict[str, Any]) -> str | None:
+    """``component_words`` of the source that would be chosen, for the content of ``metrics.json``; None = no split, or
+    no clean line."""
     if metrics.get("split") is None or "clean" not in _protocols(metrics):
         return None
     return component_words(metrics["rows"], chosen(metrics["rows"])["source"])
