@@ -75,6 +75,53 @@ def test_files_have_the_names_of_images_which_may_have_none(named: ImageCache, t
     assert masks.given.sum() == 2
 
 
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Parquet shards with a column of masks before that of the images; the third row has no mask."""
+    import datasets
+
+    features = datasets.Features({"annotation": datasets.Image(), "image": datasets.Image()})
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for split, count in (("train", 6), ("test", 2)):
+        masks = [np.full((16, 16), 255 * (row % 2), np.uint8) for row in range(count)]
+        rows = {
+            "annotation": [None if row == 2 else Image.fromarray(mask) for row, mask in enumerate(masks)],
+            "image": [Image.fromarray(image) for image in pixels(count)],
+        }
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_a_column_of_the_data_holds_them(shards: Path):
+    cache = prepare(shards)
+    assert cache.shape == (3, 16, 16)  # of the images, not of the masks that come before them
+    masks = read_masks("annotation", cache, 2)
+    assert masks.values == [0, 255]
+    assert masks.given.tolist() == [True, True, False, True, True, True, True, True]
+    assert masks.components(np.arange(8))[:, 0, 0].tolist() == [0, 1, UNKNOWN, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("annotations", "has no column annotations of pictures; its columns of pictures are annotation, image"),
+        ("image", "image, row 0: a mask is grey"),
+        ("elsewhere/annotation", "elsewhere/annotation does not exist"),
+    ],
+)
+def test_a_column_that_holds_none_is_refused(shards: Path, name: str, told: str):
+    with pytest.raises(InputError, match=told):
+        read_masks(name, prepare(shards), 2)
+
+
+def test_a_model_learns_from_a_column_and_goes_on_with_it(shards: Path, tmp_path: Path):
+    run = train(out=tmp_path / "run", data=shards, masks="annotation", quiet=True, batch_size=4, epochs=1, **TINY)
+    assert run.config.masks == "annotation"
+    assert iou_of_run(run)["images"] == 2
+    train(resume=run.path, epochs=2, quiet=True)
+
+
 def test_255_beyond_the_components_is_unknown(named: ImageCache, tmp_path: Path):
     three = np.zeros((16, 16), np.uint8)
     three[4:8], three[8:] = 7, 255

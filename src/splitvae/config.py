@@ -153,8 +153,9 @@ class TrainConfig:
     mask_balance: Annotated[float, SPLIT] = 0.0
     """Weight of a term that keeps all components in use."""
     masks: Annotated[str | None, SPLIT] = None
-    """Given masks, which the model learns to paint: an .npz with train_masks (N, H, W), or a folder of pictures named
-    as the images. Their numbers, sorted, are the components; images may have none. None = no masks."""
+    """Given masks, which the model learns to paint: an .npz with train_masks (N, H, W), a folder of pictures named as
+    the images, or the column of masks in parquet shards and hub data. Their numbers, sorted, are the components;
+    images may have none. None = no masks."""
     mask_share: Annotated[float, SPLIT] = 1.0
     """Share of the training images whose masks are used; less than 1 is for experiments."""
     mask_repeat: Annotated[int, SPLIT] = 1

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from splitvae.data.cache import ImageCache
 from splitvae.data.decode import open_picture
 from splitvae.data.loader import seeded
-from splitvae.data.sources import PICTURE_SUFFIXES
+from splitvae.data.sources import PICTURE_SUFFIXES, find_source
 from splitvae.errors import InputError
 from splitvae.models.split_terms import UNKNOWN
 
@@ -78,8 +78,9 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int, value
     Args:
         source: an .npz with ``train_masks`` and perhaps ``test_masks``, (N, H, W) of whole numbers, one for each image
             of the data's own train and test in order; or a folder whose files have the names of the images, in the
-            same sub-folders, with the suffix of a format without loss. An image without a file has no mask, and neither
-            has one whose mask is unknown everywhere.
+            same sub-folders, with the suffix of a format without loss; or a column of the data, where that is parquet
+            shards or comes from the hub. An image without a file has no mask, and neither has one whose row is empty
+            or whose mask is unknown everywhere.
         cache: the images.
         num_components: K.
         values: the numbers of the components, where a model has learned them; None = those that occur.
@@ -90,8 +91,8 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int, value
     """
     path = Path(source).expanduser()
     if not path.exists():
-        raise InputError(f"masks: {source} does not exist.")
-    if path.is_dir():
+        read = _read_column(str(source), cache)
+    elif path.is_dir():
         read = _read_folder(path, cache)
     elif path.suffix == ".npz":
         read = _read_npz(path, cache)
@@ -166,13 +167,33 @@ def _read_folder(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarra
             fault = "is no name of an image" if stem not in rows else "is the name of several images"
             raise InputError(f"masks: {file}: {stem} {fault}.")
         row = rows[stem][0]
-        yield row, _checked(_read_mask(file), cache, row, str(file))
+        yield row, _checked(_read_mask(file, str(file)), cache, row, str(file))
 
 
-def _read_mask(file: Path) -> np.ndarray:
+def _read_column(name: str, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows and masks of a column beside the images."""
+    data = cache.meta["source"]
+    column = find_source(data).column
+    if column is None or "/" in name or Path(name).suffix:
+        raise InputError(f"masks: {name} does not exist.")
+    try:
+        splits = column(name)
+    except InputError as error:
+        raise InputError(f"masks: {name} is no file or folder, and {error}") from error
+    if (total := sum(map(len, splits))) != len(cache.images):
+        raise InputError(f"masks: {data} has {total:,} rows for {len(cache.images):,} images that could be read.")
+    for row, mask in enumerate(chain.from_iterable(splits)):
+        if mask is not None:
+            what = f"{name}, row {row}"
+            yield row, _checked(_read_mask(mask, what), cache, row, what)
+
+
+def _read_mask(item: Path | bytes, what: str) -> np.ndarray:
     """(H, W) uint8: grey values, or the numbers behind a palette's colours."""
     try:
-        with open_picture(file) as picture:
+        with open_picture(item) as picture:
+            if picture.format == "JPEG":
+                raise InputError("a JPEG changes a mask's numbers; save it as PNG")
             picture.load()
             if picture.mode == "1":
                 picture = picture.convert("L")
@@ -180,7 +201,7 @@ def _read_mask(file: Path) -> np.ndarray:
                 raise InputError(f"a mask is grey or has a palette, not the mode {picture.mode}; convert it")
             return np.asarray(picture)
     except (InputError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"masks: {file}: {str(error).rstrip('.')}.") from error
+        raise InputError(f"masks: {what}: {str(error).rstrip('.')}.") from error
 
 
 def _checked(mask: np.ndarray, cache: ImageCache, row: int, what: str) -> np.ndarray:

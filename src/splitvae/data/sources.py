@@ -41,12 +41,15 @@ class Source:
         identity: found cheaply, before anything is read: (relative paths, sizes, times) or a hub name.
         load: reads the splits: "train" always, "test" where the source has one.
         skipped: files that are not pictures.
+        column: reads the pictures of another column, such as masks: encoded, None where a row has none, one sequence
+            for each split in the order of ``load``; None = the source has no columns.
     """
 
     name: str
     identity: Any
     load: Callable[[], dict[str, Split]] = field(repr=False)
     skipped: Sequence[str] = ()
+    column: Callable[[str], list[Sequence[Any]]] | None = field(default=None, repr=False)
 
 
 def find_source(name: str) -> Source:
@@ -62,7 +65,7 @@ def find_source(name: str) -> Source:
         raise InputError(f"{name} is a file; a source is a folder of images, of parquet shards, or an .npz.")
     if name.endswith(".npz") or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise InputError(f"{name} does not exist.")
-    return Source(name, f"hub:{name}", lambda: _read_hub(name))
+    return _tabular(name, f"hub:{name}", lambda: _open_hub(name))
 
 
 def _stat(path: Path, root: Path) -> list:
@@ -84,15 +87,24 @@ def _parquet(name: str, path: Path) -> Source:
     identity = [_stat(file, path) for file in files]
     shards = {split: [str(file) for file in files if file.name.startswith(f"{split}-")] for split in SPLIT_NAMES}
 
-    def load() -> dict[str, Split]:
+    def open_shards() -> Any:
         datasets = _quiet_datasets()
         try:
-            data = datasets.load_dataset("parquet", data_files={k: v for k, v in shards.items() if v})
+            return datasets.load_dataset("parquet", data_files={k: v for k, v in shards.items() if v})
         except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
             raise InputError(f"{name}: cannot read its parquet shards: {error.__cause__ or error}") from error
-        return _from_dataset(name, data)
 
-    return Source(name, identity, load)
+    return _tabular(name, identity, open_shards)
+
+
+def _tabular(name: str, identity: Any, open_data: Callable[[], Any]) -> Source:
+    """A source of rows and columns: ``open_data`` gives a ``datasets.DatasetDict``."""
+    return Source(
+        name,
+        identity,
+        load=lambda: _from_dataset(name, open_data()),
+        column=lambda column: _column_of(name, open_data(), column),
+    )
 
 
 def _quiet_datasets() -> Any:
@@ -106,12 +118,13 @@ def _quiet_datasets() -> Any:
     return datasets
 
 
-def _read_hub(name: str) -> dict[str, Split]:
+def _open_hub(name: str) -> Any:
+    """The hub's ``datasets.DatasetDict`` of that name."""
     datasets = _quiet_datasets()
     from huggingface_hub.errors import HFValidationError
 
     try:
-        data = datasets.load_dataset(name, download_config=datasets.DownloadConfig(max_retries=1))
+        return datasets.load_dataset(name, download_config=datasets.DownloadConfig(max_retries=1))
     except (HFValidationError, datasets.exceptions.DatasetNotFoundError) as error:
         raise InputError(f"{name} is neither an existing path nor a data set on the hub; name a local copy.") from error
     except (ConnectionError, TimeoutError) as error:
@@ -124,7 +137,6 @@ def _read_hub(name: str) -> dict[str, Split]:
             f"{name} could not be loaded from the hub ({(str(error).splitlines() or ['?'])[0][:150]}); "
             "name a local copy (parquet shards, a folder of images, or an .npz)."
         ) from error
-    return _from_dataset(name, data)
 
 
 class _EncodedColumn(Sequence):
@@ -142,8 +154,10 @@ class _EncodedColumn(Sequence):
         return _content(self.rows[index][self.column])
 
 
-def _content(row: dict) -> bytes | Path:
-    """Encoded bytes, or the path of the file that holds them."""
+def _content(row: dict | None) -> bytes | Path | None:
+    """Encoded bytes, or the path of the file that holds them; None where the row has no picture."""
+    if row is None or (row["bytes"] is None and row["path"] is None):
+        return None
     return row["bytes"] if row["bytes"] is not None else Path(row["path"])
 
 
@@ -151,24 +165,55 @@ def _from_dataset(name: str, data: Any) -> dict[str, Split]:
     """Splits of a ``datasets.DatasetDict``: its image column, and its class labels where it has some."""
     import datasets
 
-    chosen = {"train": "train"}
-    if test := next((name for name in TEST_NAMES if name in data), None):
-        chosen["test"] = test
-    if "train" not in data:
-        raise InputError(f"{name} has no split named train; it has {', '.join(data)}.")
+    chosen = _splits_of(name, data)
     features = data["train"].features
-    images = [c for c, f in features.items() if isinstance(f, datasets.Image) or _holds_bytes(f)]
+    images = _image_columns(features)
     if not images:
         raise InputError(f"{name} has no column of images; its columns are {', '.join(features)}.")
+    # Where there are several, as beside masks, the one that is called so.
+    image = next((column for column in ("image", "img") if column in images), images[0])
     label = next((c for c, f in features.items() if isinstance(f, datasets.ClassLabel) or c == "label"), None)
 
     columns = {} if label is None else {split: data[original][label][:] for split, original in chosen.items()}
     labels = _numbered(columns)
     splits = {}
     for split, original in chosen.items():
-        rows = data[original].cast_column(images[0], datasets.Image(decode=False))
-        splits[split] = Split(_EncodedColumn(rows.select_columns([images[0]]), images[0]), labels=labels.get(split))
+        splits[split] = Split(_encoded(data[original], image), labels=labels.get(split))
     return splits
+
+
+def _splits_of(name: str, data: Any) -> dict[str, str]:
+    """Our names of the splits → those of a ``datasets.DatasetDict``."""
+    if "train" not in data:
+        raise InputError(f"{name} has no split named train; it has {', '.join(data)}.")
+    test = next((name for name in TEST_NAMES if name in data), None)
+    return {"train": "train"} if test is None else {"train": "train", "test": test}
+
+
+def _image_columns(features: Any) -> list[str]:
+    import datasets
+
+    return [c for c, f in features.items() if isinstance(f, datasets.Image) or _holds_bytes(f)]
+
+
+def _encoded(rows: Any, column: str) -> _EncodedColumn:
+    import datasets
+
+    return _EncodedColumn(rows.cast_column(column, datasets.Image(decode=False)).select_columns([column]), column)
+
+
+def _column_of(name: str, data: Any, column: str) -> list[Sequence[Any]]:
+    """See ``Source.column``.
+
+    Raises:
+        InputError: no such column, or not one of pictures.
+    """
+    splits = _splits_of(name, data).values()
+    known = _image_columns(data["train"].features)
+    if column not in known:
+        held = f"its columns of pictures are {', '.join(known)}" if known else "it has no column of pictures"
+        raise InputError(f"{name} has no column {column} of pictures; {held}.")
+    return [_encoded(data[split], column) for split in splits]
 
 
 def _numbered(columns: dict[str, Any]) -> dict[str, np.ndarray]:
