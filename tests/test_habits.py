@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw
 
 from splitvae import cli
 from splitvae.packaged import packaged_run
+from splitvae.pictures import to_uint8
 from splitvae.presets import PRESETS, resolve
 from splitvae.presets.recipe_file import read_recipe, write_recipe
 
@@ -243,12 +244,18 @@ def test_commands_on_images_take_a_device(drawings, tmp_path, splitvae):
         "decompose": (PACKAGED, drawings[0], "--out", tmp_path / "d.npz"),
         "interpolate": (PACKAGED, *drawings[:2], "--out", tmp_path / "i.npz"),
         "encode": (PACKAGED, drawings[0].parent, "--out", tmp_path / "e.npz"),
+        "traverse": (PACKAGED, drawings[0], "--steps", 2, "--out", tmp_path / "t.npz"),
+        "edit": (PACKAGED, drawings[0], "--set", "5=2", "--out", tmp_path / "c.npz"),
     }
     for command, arguments in calls.items():
         assert splitvae(command, *arguments, "--device", "cpu")[0] == 0
         status, _, err = splitvae(command, *arguments, "--device", "cuda:99")
         assert status == 2
         assert re.match(r"splitvae: there is no device 'cuda:99' here; choose from: cpu", err)
+
+
+def as_input(*paths: Path) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths]))[:, None].float() / 255
 
 
 def test_interpolate_writes_an_animation_and_a_grid(drawings, tmp_path, splitvae):
@@ -259,11 +266,83 @@ def test_interpolate_writes_an_animation_and_a_grid(drawings, tmp_path, splitvae
     arrays = np.load(tmp_path / "m.npz")
     assert arrays["x_hat"].shape == (6, 1, 32, 32)
     model = packaged_run().model
-    x = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in drawings[:2]]))[:, None].float() / 255
+    x = as_input(*drawings[:2])
     ends_decoded = (model.reconstruct(x) * 255).round().numpy()
     np.testing.assert_allclose(arrays["x_hat"][[0, -1]], ends_decoded, atol=1)
     status, _, err = splitvae("interpolate", PACKAGED, *drawings[:2], "--frames", 1, "--out", tmp_path / "m.gif")
     assert (status, err) == (2, "splitvae: a way takes at least 2 steps, not 1.\n")
+
+
+def test_traverse_moves_one_latent_in_each_row(drawings, tmp_path, splitvae):
+    status, out, err = splitvae("traverse", "--titles", "--out", tmp_path / "t.png")
+    assert (status, err) == (0, "")
+    told = re.findall(r"z(\d+) ([\d.]+) nats \((\S+) … (\S+)\)", out)
+    assert len(told) == 8
+    assert [float(kl) for _, kl, _, _ in told] == sorted((float(kl) for _, kl, _, _ in told), reverse=True)
+    chosen = ("--latent", 3, "--latent", 7, "--steps", 4, "--out", tmp_path / "t.npz")
+    status, out, _ = splitvae("traverse", PACKAGED, drawings[0], *chosen)
+    assert status == 0
+    arrays = np.load(tmp_path / "t.npz")
+    assert {name: arrays[name].shape for name in arrays.files} == {"z3": (4, 1, 32, 32), "z7": (4, 1, 32, 32)}
+    model, x = packaged_run().model, as_input(drawings[0])
+    with torch.no_grad():
+        z = model.encode(x).mode()
+        z[0, 3] = float(re.search(r"z3 \S+ nats \((\S+) …", out)[1])
+        first = to_uint8(model.decode(z).x_hat)
+    np.testing.assert_allclose(arrays["z3"][0].astype(int), first[0].astype(int), atol=1)
+
+
+def test_edit_changes_all_of_an_image_or_one_component_while_the_others_stand(drawings, tmp_path, splitvae):
+    def edited(*options: object) -> dict[str, np.ndarray]:
+        out = tmp_path / "e.npz"
+        assert (
+            splitvae("edit", PACKAGED, *drawings[:2], "--set", "5=2", "--set", "z8=-1", *options, "--out", out)[0] == 0
+        )
+        with np.load(out) as arrays:
+            return {name: arrays[name].astype(int) for name in arrays.files}
+
+    def same(a: np.ndarray, b: np.ndarray) -> bool:
+        return np.abs(a - b).max() <= 1
+
+    assert splitvae("decompose", PACKAGED, *drawings[:2], "--out", tmp_path / "d.npz")[0] == 0
+    was = {name: array.astype(int) for name, array in np.load(tmp_path / "d.npz").items()}
+    whole, first, moved = edited(), edited("--component", 1), edited("--component", 1, "--with-mask")
+    assert list(whole) == ["before", "mask", "x1", "x2", "x_hat"]
+    for found in (whole, first, moved):
+        assert same(found["before"], was["x_hat"])
+        assert same(found["x1"], whole["x1"])
+        assert not same(found["x1"], was["x1"])
+    assert not same(whole["x2"], was["x2"])
+    assert same(first["x2"], was["x2"])
+    assert same(first["mask"], was["mask"])
+    assert same(moved["x2"], was["x2"])
+    assert same(moved["mask"], whole["mask"])
+    assert not same(moved["mask"], was["mask"])
+    assert list(edited("--output", "x_hat")) == ["x_hat"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("traverse", "--component", 3), "--component must lie in 1 … 2, not 3"),
+        (("traverse", "--with-mask"), "--with-mask says what a --component takes along"),
+        (("traverse", "--latent", 32), "there is no latent 32; they are 0 … 31"),
+        (("traverse", "--steps", 1), "--steps must be at least 2"),
+        (("traverse", "--n", 0), "--n must be at least 1"),
+        (("traverse", PACKAGED, "--density", "gmmm"), "has no density 'gmmm'"),
+        (("edit", PACKAGED), "nothing to change: --set 12=2 gives z12 the value 2. latents, what they carry"),
+        (("edit", PACKAGED, "--set", "5"), "such as 12=2, not '5'"),
+        (("edit", PACKAGED, "--set", "five=1"), "such as 12=2, not 'five=1'"),
+        (("edit", PACKAGED, "--set", "5=nan"), "the value must be finite"),
+        (("edit", PACKAGED, "--set", "-1=1"), "--set"),
+        (("edit", PACKAGED, "gone.png", "--set", "5=1"), "gone.png: No such file"),
+    ],
+)
+def test_mistakes_with_latents_get_one_line(arguments, told, tmp_path, splitvae):
+    status, _, err = splitvae(*arguments, "--out", tmp_path / "never.png")
+    assert (status, err.count("\n")) == (2, 1)
+    assert told in err
+    assert not (tmp_path / "never.png").exists()
 
 
 def test_python_m_is_the_command():

@@ -15,6 +15,7 @@ from cyclopts import CycloptsError, MissingArgumentError
 
 from splitvae.commands import converting as converting
 from splitvae.commands import densities as densities
+from splitvae.commands import editing as editing
 from splitvae.commands import evaluation as evaluation
 from splitvae.commands import images as images
 from splitvae.commands import layers as layers

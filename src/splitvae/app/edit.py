@@ -12,10 +12,10 @@ from splitvae.app.web import gr
 from splitvae.app.widgets import LIVE, WORK, told
 from splitvae.compositing import edit_component
 from splitvae.models.autoencoder import Decoded
+from splitvae.reports.columns import symbol
 
 TYPICAL = 0.7  # the temperature of images to begin with
 ALL = -1  # what the sliders move: every part, or the component of this number
-_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 # Each part of an image has latents of its own, so that one can be edited while the others stand: first those of the
 # masks, then those of each component; K + 1 lists of D numbers, which a session can hold.
@@ -24,7 +24,7 @@ Parts = list[list[float]]
 
 def axis_names(explorer: Explorer) -> list[str]:
     """How the sliders are called: z₁₂."""
-    return ["z" + str(axis.index).translate(_SUBSCRIPTS) for axis in explorer.axes]
+    return [symbol(f"z{axis.index}") for axis in explorer.axes]
 
 
 def parts_of(explorer: Explorer, z: list[float]) -> Parts:

@@ -1,6 +1,7 @@
 """A model as the page shows it: what it draws, takes apart, edits and joins. No web page is needed for any of it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,7 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Axis:
-    """A latent variable with a slider.
+    """A latent variable and what is known of it.
 
     Attributes:
         index: of the variable, from 0.
@@ -142,21 +143,31 @@ class Explorer:
         start, end = self.encode(torch.stack([first, second]))
         return self.decode(interpolate(start, end, int(frames), route))
 
-    def along_axes(self, z: Tensor, steps: int) -> Tensor:
-        """Latents along each slider's range, all others as in z (D,): (axes, steps, D)."""
-        moved = z.repeat(len(self.axes), steps, 1)
-        for row, axis in enumerate(self.axes):
+    def along_axes(self, z: Tensor, steps: int, axes: Sequence[Axis] | None = None) -> Tensor:
+        """Latents along each axis's range, all others as in z (D,): (axes, steps, D).
+
+        Args:
+            axes: None = those with a slider.
+        """
+        axes = self.axes if axes is None else axes
+        moved = z.repeat(len(axes), steps, 1)
+        for row, axis in enumerate(axes):
             moved[row, :, axis.index] = torch.linspace(axis.low, axis.high, steps)
         return moved
 
     @cached_property
     def axes(self) -> list[Axis]:
-        """The most informative latents, by the nats that they carry, with the range of the density's samples."""
+        """The latents with a slider: the most informative ones."""
+        return self.all_axes[:AXES]
+
+    @cached_property
+    def all_axes(self) -> list[Axis]:
+        """All latents, that first which carries most nats, with the range of the density's samples."""
         kl = torch.tensor(self._kl_per_dimension())
         drawn = self._density(self.density).sample(2000, generator=torch.Generator().manual_seed(0)).cpu()
         low, high = drawn.quantile(torch.tensor([0.005, 0.995]), dim=0)
-        best = kl.argsort(descending=True)[:AXES].tolist()
-        return [Axis(i, float(kl[i]), _down(float(low[i])), -_down(-float(high[i]))) for i in best]
+        order = kl.argsort(descending=True).tolist()
+        return [Axis(i, float(kl[i]), _down(float(low[i])), -_down(-float(high[i]))) for i in order]
 
     @cached_property
     def examples(self) -> Tensor:

@@ -9,7 +9,6 @@ from cyclopts import Parameter
 from splitvae.commands.app import app, existing, preparation
 from splitvae.errors import InputError
 
-Route = Literal["line", "great-circle"]
 Output = Literal["x_hat", "components", "mask", "mix", "all"]
 
 
@@ -89,7 +88,7 @@ def sample(
         raise InputError(f"--label needs a class-wise density: {remedy}")
     chosen = {} if label is None else {"label": label}
     z = source.sample(n, generator=generator, temperature=temperature, **chosen)
-    _write_decoded(model, z, output, out, generator, titles=titles)
+    write_decoded(model, z, output, out, generator, titles=titles)
 
 
 @app.command(help_epilogue="Example: splitvae decompose runs/birds robin.jpg wren.jpg --out grid.png")
@@ -135,7 +134,7 @@ def decompose(
         x = fixed_images(Run.open(run).at(data).trained_data, "test", n)
     with torch.inference_mode():
         z = model.encode(x.to(model.device)).mode()
-    _write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x, titles)
+    write_decoded(model, z, output, out, torch.Generator().manual_seed(0), x, titles)
 
 
 @app.command(help_epilogue="Example: splitvae encode runs/digits digits --out codes.npz")
@@ -182,54 +181,6 @@ def encode(
     print(f"{out}: mean and logvar {arrays['mean'].shape}")
 
 
-@app.command(help_epilogue="Example: splitvae interpolate runs/birds robin.jpg wren.jpg --out morph.gif")
-def interpolate(
-    run: Path,
-    start: Path,
-    end: Path,
-    *,
-    out: Path,
-    frames: int = 25,
-    path: Route = "great-circle",
-    device: str | None = None,
-) -> None:
-    """Go from one image to another through the latent space.
-
-    Args:
-        run: A run directory, or a saved model.
-        start: An image file.
-        end: Another.
-        out: A .gif (x̂ as an animation), a .png (a grid: masks, components and x̂ of each frame), an .npz (arrays), or a
-            folder (single PNG files; a new or an empty one).
-        frames: Number of latents, both ends included.
-        path: line, which passes near the origin, where codes are rare; or great-circle, which keeps away from it.
-        device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
-    """
-    out = check_out(out, (".gif", ".png", ".npz"))
-    animated = out.suffix.lower() == ".gif"
-    import torch
-
-    from splitvae import editing
-    from splitvae.device import pick_device
-    from splitvae.files import replacing
-    from splitvae.models.pretrained import load_model
-    from splitvae.pictures import animation, to_uint8
-
-    run = existing(run)
-    model = load_model(run).to(pick_device(device))
-    x = read_images([start, end], model.image_shape, *preparation(run))
-    with torch.inference_mode():
-        first, last = model.encode(x.to(model.device)).mode()
-        z = editing.interpolate(first, last, frames, path)
-        if not animated:
-            _write_decoded(model, z, "all", out, None)
-            return
-        x_hat = to_uint8(torch.cat([model.decode(part).x_hat for part in z.split(500)]))
-    with replacing(out) as temporary:
-        temporary.write_bytes(animation(x_hat, zoom=max(1, round(256 / x_hat.shape[-1]))))
-    print(out)
-
-
 def read_images(paths: list[Path], shape: tuple[int, int, int], crop: Any, fit: Any) -> Any:
     """Image files as the model's input (B, C, H, W)."""
     import numpy as np
@@ -272,7 +223,7 @@ def write_rows(rows: dict[str, Any], out: Path, titles: bool = False) -> None:
     print(paths[0] if len(paths) == 1 else f"{len(paths)} files in {out}")
 
 
-def _write_decoded(
+def write_decoded(
     model: Any, z: Any, output: Output, out: Path, generator: Any, x: Any = None, titles: bool = False
 ) -> None:
     """Decode latents and write the outputs that were asked for; ``x`` is a first row of originals."""

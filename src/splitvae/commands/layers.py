@@ -52,10 +52,10 @@ def layers(
     from splitvae.pictures import save_images
 
     run = existing(run)
-    model = _split_model(run, device)
+    model = split_model(run, device)
     K = model.num_components
-    order = with_on_top(_number("--top", top, K) - 1, K)
-    decoded = decode_all(model, _latents(model, run, image, n, density, seed, data))
+    order = with_on_top(component_index("--top", top, K), K)
+    decoded = decode_all(model, latents_of(model, run, image, n, density, seed, data))
     arrays = rgba(decoded, order)
     rows = {f"layer{place + 1}-x{k + 1}": arrays[:, place] for place, k in enumerate(order)}
     paths = save_images(rows, out, _names(image) if image else None)
@@ -105,9 +105,9 @@ def recombine(
     from splitvae.models.autoencoder import Decoded, decode_all
 
     run = existing(run)
-    model = _split_model(run, device)
-    k = _number("--component", component, model.num_components) - 1
-    z = _latents(model, run, files, n, density, seed, data, images_each=2)
+    model = split_model(run, device)
+    k = component_index("--component", component, model.num_components)
+    z = latents_of(model, run, files, n, density, seed, data, images_each=2)
     decoded, half = decode_all(model, z), len(z) // 2
     front, back = Decoded(*(part[:half] for part in decoded)), Decoded(*(part[half : 2 * half] for part in decoded))
     rows = compositing.recombination(front, back, k)
@@ -116,7 +116,7 @@ def recombine(
     write_rows(rows, out, titles)
 
 
-def _split_model(run: Path, device: str | None) -> "Autoencoder":
+def split_model(run: Path, device: str | None) -> "Autoencoder":
     """A model of at least two components."""
     from splitvae.device import pick_device
     from splitvae.models.pretrained import load_model
@@ -127,14 +127,14 @@ def _split_model(run: Path, device: str | None) -> "Autoencoder":
     return model
 
 
-def _number(option: str, value: int, count: int) -> int:
-    """A component's number as people count, from 1."""
+def component_index(option: str, value: int, count: int) -> int:
+    """Of a component's number as people count, from 1, the one from 0."""
     if not 1 <= value <= count:
         raise InputError(f"{option} must lie in 1 … {count}, not {value}.")
-    return value
+    return value - 1
 
 
-def _latents(
+def latents_of(
     model: "Autoencoder",
     run: Path,
     files: list[Path] | None,

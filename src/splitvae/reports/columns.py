@@ -63,9 +63,12 @@ def component_words(rows: list[dict[str, Any]], source: str) -> str:
     return f"beside x̂ ({source}, distance to test images, negative = nearer): {', '.join(parts)}"
 
 
-def symbol(output: str) -> str:
-    """How people write an output: x_hat → x̂, x1 → x̂₁."""
-    if output == "x_hat":
+def symbol(name: str) -> str:
+    """How people write an output or a latent: x_hat → x̂, x1 → x̂₁, z12 → z₁₂."""
+    if name == "x_hat":
         return "x̂"
-    numbered = re.fullmatch(r"x(\d+)", output)
-    return "x̂" + numbered[1].translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")) if numbered else output
+    numbered = re.fullmatch(r"([xz])(\d+)", name)
+    if numbered is None:
+        return name
+    letter, number = numbered.groups()
+    return ("x̂" if letter == "x" else letter) + number.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
