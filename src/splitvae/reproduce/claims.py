@@ -138,8 +138,9 @@ def summarize_claim(claim: str, results: list[dict[str, Any]], tuning: dict[str,
 
     Returns:
         what ``origin_of`` has, ``claim``, and ``lines``, one for each (system, changes to its recipe) with ``system``,
-        ``row``, ``changes``, ``latent_dim``, ``output`` and ``density`` (of "tuning" the nearest to training images, of
-        "tuned" those that the tuning found; otherwise x̂, so that nobody has more to choose from, and the nearest),
+        ``row``, ``changes``, ``latent_dim``, ``output`` and ``density``, which is N(0, I) where no fitted one is nearer
+        (of "tuning" the nearest to training images, of "tuned" those that the tuning found; otherwise x̂, so that
+        nobody has more to choose from, and the nearest),
         ``candidates`` (how many were compared for that, if any), ``run`` (name of the first seed's run directory),
         ``seeds`` and ``cells``: name → mean, sd over seeds, values.
         The cells of "tuning" are distances to training images; its ``chosen`` lines are each system's nearest, the
@@ -174,7 +175,7 @@ def _line(claim: str, results: list[dict[str, Any]], found: dict[str, Any] | Non
         (output, source): float(np.mean(scores_of(results, output, source, "_train")))
         for output in outputs
         for source in sources
-        if source not in ("REC", "normal")
+        if source != "REC"
     }
     output, density = min(to_train, key=to_train.__getitem__)
     if found is not None:

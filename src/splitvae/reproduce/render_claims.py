@@ -61,9 +61,9 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
         f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
         f"floor {result['floor_to_train' if tuning else 'floor']:.{places_for(result['floor'])}f}",
         *([_choice(result)] if tuning or result["claim"] == "best" else []),
-        *(["* the system's best trial, with the density that reached it"] if tuning else []),
-        *(["* the density that was nearest to training images in the tuning"] if result["claim"] == "tuned" else []),
-        *(["* the density that is nearest to training images"] if result["claim"] == "best" else []),
+        *(["* the system's best trial, with what its latents were drawn from"] if tuning else []),
+        *(["* what was nearest to training images in the tuning, N(0, I) or a fitted density"] if result["claim"] == "tuned" else []),
+        *(["* what is nearest to training images, N(0, I) or a fitted density"] if result["claim"] == "best" else []),
         *_lost_seeds(result["lines"], seeds),
         *lead_notes(result["lead"], result["distance"]),
         *lead_notes(result["lead_of_split"], result["distance"]),
