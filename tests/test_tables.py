@@ -376,6 +376,10 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     assert [line["changes"] for line in summarize_claim("tuning", alike)["lines"] if line["chosen"]] == [
         alike[3]["changes"]
     ]
+    (prior,) = [row for row in alike[1]["rows"] if (row["source"], row["output"]) == ("normal", "x_hat")]
+    prior["metrics"]["frechet_distance_train"] = 4.8  # the prior is chosen where it is nearer than what was fitted
+    (chosen,) = [line for line in summarize_claim("tuning", alike)["lines"] if line["chosen"]]
+    assert (chosen["changes"], chosen["density"]) == (alike[1]["changes"], "normal")
 
     # Each by its best trial, with other seeds than the one that it was chosen by.
     said.clear()
@@ -398,7 +402,7 @@ def test_claims_take_the_tables_runs_and_their_own(digits: Path, tmp_path: Path,
     assert {job.system for job in jobs} == {"2s-vae"}
     (told,) = [note for note in claim_notes(tuned) if "the best other, 2S-VAE, and SplitVAE" in note]
     assert "95 % interval" in told
-    assert any("of so many candidates: 10 for 2S-VAE; 20 for SplitVAE" in note for note in claim_notes(tuning))
+    assert any("of so many candidates: 15 for 2S-VAE; 40 for SplitVAE" in note for note in claim_notes(tuning))
     for result in (components, latents, tuning, tuned):
         headings, rows = claim_rows(result)
         assert all(len(row) == len(headings) for row in rows)

@@ -57,7 +57,7 @@ def _small(data: str, system: str) -> Preset:
         values["gamma_init"] = "first-batch"
     if values.get("gamma_rule") == "learned":
         values["gamma_lr"] = 10.0  # by the rate itself log √γ could fall by 0.6 in 1,200 steps, the mse falls to a 25th
-    # As many Gaussians for all: on MNIST their number moves most scores more than the system does (`reproduce components`).
+    # As many Gaussians for all: their number moves MNIST's scores more than the system does (`reproduce components`).
     densities = dict(paper.densities) | {"gmm": SPLIT_VAE[data].densities["gmm"]}
     if "second-stage" in densities:
         densities["second-stage"] = densities["second-stage"] | _SECOND_STAGE

@@ -20,12 +20,17 @@ TITLES = {
     "normal": "N(0, I)", "gaussian": "1 Gaussian", "gmm": "GMM", "second-stage": "2nd stage",
     **{f"gmm-{k}": f"{k} Gaussian{'s' * (k > 1)}" for k in MIXTURES},
 }  # fmt: skip
+STARS = {
+    "tuning": "* the system's best trial, with what its latents were drawn from",
+    "tuned": "* what was nearest to training images in the tuning, N(0, I) or a fitted density",
+    "best": "* what is nearest to training images, N(0, I) or a fitted density",
+}
 
 
 def claim_rows(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(headings, rows) of a claim's table; of a tuning each system's best trial is marked."""
     names = list(dict.fromkeys(name for line in result["lines"] for name in line["cells"]))
-    shows_recipe = result["claim"] in ("tuning", "tuned", "best")
+    shows_recipe = result["claim"] in STARS
     digits = {"mse": 4, "inactive": 1, "KL": 1}
     usual = places_for(result["floor"])
     rows = []
@@ -61,9 +66,7 @@ def claim_notes(result: dict[str, Any]) -> list[str]:
         f"{result['images']:,} images on either side, {result['source']}; densities on training codes; "
         f"floor {result['floor_to_train' if tuning else 'floor']:.{places_for(result['floor'])}f}",
         *([_choice(result)] if tuning or result["claim"] == "best" else []),
-        *(["* the system's best trial, with what its latents were drawn from"] if tuning else []),
-        *(["* what was nearest to training images in the tuning, N(0, I) or a fitted density"] if result["claim"] == "tuned" else []),
-        *(["* what is nearest to training images, N(0, I) or a fitted density"] if result["claim"] == "best" else []),
+        *([STARS[result["claim"]]] if result["claim"] in STARS else []),
         *_lost_seeds(result["lines"], seeds),
         *lead_notes(result["lead"], result["distance"]),
         *lead_notes(result["lead_of_split"], result["distance"]),
