@@ -17,6 +17,7 @@ from conftest import SHARED, pixels
 from PIL import Image
 
 from splitvae import InputError, SplitVAEError, prepare, train
+from splitvae.config import TrainConfig
 from splitvae.data import cache as cache_module
 from splitvae.data.decode import CELEBA_BOX, Header, Transform, choose_transform, decode
 from splitvae.data.loader import ImageLoader
@@ -376,6 +377,12 @@ def test_threads_and_processes_may_ask_at_once(folder: Path, tmp_path: Path, mon
         outputs = list(pool.map(lambda _: subprocess.check_output([sys.executable, "-c", code]), range(2)))
     assert outputs[0] == outputs[1] != b""
     assert len([path for path in (tmp_path / "shared-cache").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_size_is_a_side_or_both_in_every_place(tmp_path: Path):
+    np.savez(tmp_path / "data.npz", train=pixels(4))
+    assert prepare(tmp_path / "data.npz", 8).path == prepare(tmp_path / "data.npz", (8, 8)).path
+    assert TrainConfig().with_changes({"image_size": (8, 12)}).parsed_size() == (8, 12)
 
 
 def test_parquet_shards_load_as_from_the_hub(tmp_path: Path):

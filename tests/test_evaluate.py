@@ -27,7 +27,7 @@ from splitvae.evaluation.split_kind import split_kind, split_of_model
 from splitvae.evaluation.verify import _numbers, verify
 from splitvae.pictures import to_uint8
 from splitvae.reports.columns import component_words
-from splitvae.reports.report import write_report
+from splitvae.reports.report import render_record, write_report
 
 Call = Callable[..., tuple[int, str, str]]
 COLOUR = Extractor("mean-colour", 3, lambda x: x.float().mean(dim=(2, 3)), "none", "no-weights", published=True)
@@ -313,6 +313,26 @@ def test_runs_that_differ_in_their_seed_are_one_system(run: Path, tmp_path: Path
         assert best["spread"] == pytest.approx(1)
     with pytest.raises(InputError, match="one system"):
         compare(ours)
+
+
+def test_numbers_of_an_earlier_model_are_neither_compared_nor_reported(run: Path, tmp_path: Path, splitvae: Call):
+    evaluate(run, COLOUR, metrics="frechet", densities=[])
+    write_report(Run.open(run))
+    shutil.copytree(run, tmp_path / "other")
+    train(resume=run, epochs=3, quiet=True)
+    for arguments in (("compare", run, tmp_path / "other"), ("report", run)):
+        status, _, err = splitvae(*arguments)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "metrics.json is of an earlier model; evaluate again: splitvae evaluate" in err
+    page = render_record(Run.open(run))
+    assert "Evaluated before it was trained on." in page
+    assert "Not evaluated yet." not in page
+
+
+def test_fit_density_takes_a_path_and_knows_its_options(run: Path):
+    assert fit_density(run, "gmm", n_components=1, data=Run.open(run).config.data)[0].n_components == 1
+    with pytest.raises(InputError, match=r"'components' is no option of gmm\. Did you mean 'n_components'"):
+        fit_density(run, "gmm", components=3)
 
 
 def test_the_same_numbers_cannot_be_told_apart(run: Path, tmp_path: Path):

@@ -18,7 +18,9 @@ import yaml
 from conftest import TINY, tiny_options
 from PIL import Image, ImageDraw
 
-from splitvae import cli
+from splitvae import Run, cli
+from splitvae.codes import encode_rows
+from splitvae.data.loader import fixed_rows
 from splitvae.packaged import packaged_run
 from splitvae.pictures import to_uint8
 from splitvae.presets import PRESETS, resolve
@@ -292,6 +294,36 @@ def test_traverse_moves_one_latent_in_each_row(drawings, tmp_path, splitvae):
     np.testing.assert_allclose(arrays["z3"][0].astype(int), first[0].astype(int), atol=1)
 
 
+def test_traverse_says_what_it_knows_of_each_kind_of_model(tmp_path, splitvae):
+    def told(model: str, *options: object) -> tuple[str, list[tuple[int, float, float]]]:
+        run = tmp_path / model
+        if not run.exists():
+            arguments = ("--data", "digits", "--out", run, *tiny_options(model=model))
+            assert splitvae("train", *arguments)[0] == 0
+        status, out, err = splitvae("traverse", run, "--n", 2, *options, "--out", tmp_path / "t.npz")
+        assert (status, err) == (0, "")
+        found = re.findall(r"z(\d+) (?:sd )?[\d.e+-]+(?: nats)? \((\S+) … (\S+)\)", out)
+        return out, [(int(i), float(low), float(high)) for i, low, high in found]
+
+    words, _ = told("splitvae")
+    assert " nats (" in words
+    assert "own samples" not in words
+    # An encoder without noise has no nats, and its codes lie wherever it put them.
+    words, axes = told("ae", "--density", "normal")
+    assert " nats" not in words
+    run = Run.open(tmp_path / "ae")
+    codes = encode_rows(run.model, run.data, fixed_rows(run.data, "test", 256)).mean
+    assert [i for i, _, _ in axes] == codes.std(dim=0).argsort(descending=True)[:2].tolist()
+    for i, low, high in axes:
+        quantiles = codes[:, i].quantile(torch.tensor([0.005, 0.995]))
+        torch.testing.assert_close(torch.tensor([low, high]), quantiles, atol=0.11, rtol=0)
+    # The ends are those of the density that is named.
+    assert splitvae("fit", tmp_path / "splitvae", "--n-components", 1)[0] == 0
+    assert told("splitvae", "--density", "normal")[1] != told("splitvae", "--density", "gmm")[1]
+    words = splitvae("traverse", tmp_path / "splitvae" / "model", "--out", tmp_path / "t.npz")[1]
+    assert "known from the model's own samples only" in words
+
+
 def test_edit_changes_all_of_an_image_or_one_component_while_the_others_stand(drawings, tmp_path, splitvae):
     def edited(*options: object) -> dict[str, np.ndarray]:
         out = tmp_path / "e.npz"
@@ -330,10 +362,22 @@ def test_edit_changes_all_of_an_image_or_one_component_while_the_others_stand(dr
         (("traverse", "--steps", 1), "--steps must be at least 2"),
         (("traverse", "--n", 0), "--n must be at least 1"),
         (("traverse", PACKAGED, "--density", "gmmm"), "has no density 'gmmm'"),
-        (("edit", PACKAGED), "nothing to change: --set 12=2 gives z12 the value 2. latents, what they carry"),
+        (
+            ("traverse", "--density", "gmmm"),
+            "the model that comes with splitvae has no density 'gmmm'. Did you mean 'gmm'?",
+        ),
+        (
+            ("sample", "--density", "gmmm"),
+            "the model that comes with splitvae has no density 'gmmm'. Did you mean 'gmm'?",
+        ),
+        (("traverse", "--data", "digits"), "--data is where a run's data is; name the run"),
+        (("traverse", PACKAGED / "model", "--data", "digits"), "is a saved model and no run"),
+        (("traverse", "--seed", 2**63), "--seed must be from 0 to"),
+        (("edit", PACKAGED), "nothing to change; --set 5=2.7 gives z5 that value. latents, what they carry, and where"),
         (("edit", PACKAGED, "--set", "5"), "such as 12=2, not '5'"),
         (("edit", PACKAGED, "--set", "five=1"), "such as 12=2, not 'five=1'"),
-        (("edit", PACKAGED, "--set", "5=nan"), "the value must be finite"),
+        (("edit", PACKAGED, "--set", "5=nan"), "the value must be a number between"),
+        (("edit", PACKAGED, "--set", "5=1e300"), "the value must be a number between"),
         (("edit", PACKAGED, "--set", "-1=1"), "--set"),
         (("edit", PACKAGED, "gone.png", "--set", "5=1"), "gone.png: No such file"),
     ],

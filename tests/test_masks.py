@@ -106,7 +106,7 @@ def test_a_column_of_the_data_holds_them(shards: Path):
     ("name", "told"),
     [
         ("annotations", "has no column annotations of pictures; its columns of pictures are annotation, image"),
-        ("image", "image, row 0: a mask is grey"),
+        ("image", "column image is what is taken for the images; call those 'image'"),
         ("elsewhere/annotation", "elsewhere/annotation does not exist"),
     ],
 )
@@ -115,9 +115,74 @@ def test_a_column_that_holds_none_is_refused(shards: Path, name: str, told: str)
         read_masks(name, prepare(shards), 2)
 
 
-def test_a_model_learns_from_a_column_and_goes_on_with_it(shards: Path, tmp_path: Path):
+def test_a_column_called_image_or_not_called_mask_holds_the_images(tmp_path: Path):
+    import datasets
+
+    images, masks = pixels(4), [np.full((16, 16), 255 * (row % 2), np.uint8) for row in range(4)]
+    rows = {"mask": [Image.fromarray(mask) for mask in masks], "shot": [Image.fromarray(image) for image in images]}
+    features = datasets.Features({"mask": datasets.Image(), "shot": datasets.Image()})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    cache = prepare(tmp_path)
+    assert cache.shape == (3, 16, 16)
+    assert read_masks("mask", cache, 2).given.all()
+
+
+def test_a_row_without_a_picture_is_a_damaged_one(tmp_path: Path):
+    import datasets
+
+    rows = {"image": [None if row == 1 else Image.fromarray(image) for row, image in enumerate(pixels(4))]}
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(InputError, match=r"1 of 4 images cannot be read, the first: number 1 \(no picture\)"):
+        prepare(tmp_path)
+    assert len(prepare(tmp_path, skip_damaged=True).images) == 3
+
+
+def test_a_palette_is_read_as_it_is_seen_where_it_is_grey_and_must_be_one_where_it_has_colours(
+    named: ImageCache, tmp_path: Path
+):
+    black_and_white = np.zeros((24, 24), np.uint8)
+    black_and_white[:, 12:] = 255
+    (tmp_path / "masks").mkdir()
+    for name, mask in (("03", black_and_white), ("07", 255 - black_and_white)):
+        of_its_own = Image.fromarray(mask).convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
+        of_its_own.save(tmp_path / "masks" / f"{name}.png")
+    masks = read_masks(tmp_path / "masks", named, 2)
+    assert masks.values == [0, 255]
+    rows = np.array([named.names.index(f"{name}.jpg") for name in ("03", "07")])
+    assert masks.components(rows)[:, 0, 0].tolist() == [0, 1]
+
+    (tmp_path / "coloured").mkdir()
+    for name, palette in (("03", [0, 0, 0, 200, 0, 0]), ("07", [0, 0, 0, 200, 0, 0]), ("08", [0, 0, 200, 200, 0, 0])):
+        mask = Image.fromarray((black_and_white > 0).astype(np.uint8), mode="P")
+        mask.putpalette(palette)
+        mask.save(tmp_path / "coloured" / f"{name}.png")
+    with pytest.raises(InputError, match=r"08.png: its palette has another colour for 0 than a mask before"):
+        read_masks(tmp_path / "coloured", named, 2)
+    (tmp_path / "coloured" / "08.png").unlink()
+    assert read_masks(tmp_path / "coloured", named, 2).values == [0, 1]
+    Image.fromarray(black_and_white).save(tmp_path / "coloured" / "08.gif")
+    with pytest.raises(InputError, match="this format may change a mask's numbers"):
+        read_masks(tmp_path / "coloured", named, 2)
+
+
+def test_masks_that_teach_nothing_are_refused(halves: Path, tmp_path: Path):
+    def refused(words: str, **arrays: np.ndarray) -> None:
+        np.savez(tmp_path / "masks.npz", **arrays)
+        with pytest.raises(InputError, match=words):
+            train(out=tmp_path / "run", data=halves, masks=tmp_path / "masks.npz", quiet=True, **TINY)
+
+    refused("holds the number 0 alone, which tells nothing apart", train_masks=np.zeros((100, 16, 16), np.uint8))
+    unknown, known = np.full((100, 16, 16), 255, np.uint8), np.arange(20 * 256).reshape(20, 16, 16) % 2
+    refused("has none for any training image", train_masks=unknown, test_masks=known)
+
+
+def test_a_model_learns_from_a_column_and_goes_on_with_it(shards: Path, tmp_path: Path, monkeypatch):
     run = train(out=tmp_path / "run", data=shards, masks="annotation", quiet=True, batch_size=4, epochs=1, **TINY)
     assert run.config.masks == "annotation"
+    assert iou_of_run(run)["images"] == 2
+    (tmp_path / "annotation").mkdir()
+    monkeypatch.chdir(tmp_path)  # where a folder has the column's name
     assert iou_of_run(run)["images"] == 2
     train(resume=run.path, epochs=2, quiet=True)
 

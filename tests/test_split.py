@@ -244,6 +244,13 @@ def test_ranges_of_images_and_latents_of_any_shape():
     assert RAE((3, 16, 16), 4, network="points").encode(x).deterministic
 
 
+class Thirds(nn.Module):
+    """As an encoder that returns (z, mean, logvar)."""
+
+    def forward(self, h: Tensor) -> tuple[Tensor, ...]:
+        return h.chunk(3, dim=1)
+
+
 class Chunks(nn.Module):
     def forward(self, h: Tensor) -> tuple[Tensor, ...]:
         return h.chunk(2, dim=1)
@@ -254,6 +261,8 @@ class Chunks(nn.Module):
     [
         ((Halves(), Reshaped()), 5, "gives 4 latents, not 5; pass latent_dim=4"),
         ((encoder(outputs=4), Reshaped()), 4, "gives no logvar"),
+        ((encoder(outputs=8), Reshaped()), 4, "gives no logvar"),  # and not that it gives 8 latents
+        ((nn.Sequential(encoder(outputs=12), Thirds()), Reshaped()), 4, "gives 3 things, not"),
         (
             (Halves(), nn.Sequential(nn.Linear(4, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))),
             4,

@@ -297,8 +297,10 @@ class TrainConfig:
     def with_changes(self, changes: dict[str, Any]) -> "TrainConfig":
         """A copy with other values; unknown names are refused with the nearest known one."""
         check_names(changes, "an option")
-        places = {name: str(changes[name]) for name in ("data", "masks") if isinstance(changes.get(name), Path)}
-        return replace(self, **changes | places)
+        plain = {name: str(changes[name]) for name in ("data", "masks") if isinstance(changes.get(name), Path)}
+        if isinstance(changes.get("image_size"), tuple | list):  # as (H, W), which parse_size gives
+            plain["image_size"] = "x".join(map(str, changes["image_size"]))
+        return replace(self, **changes | plain)
 
 
 def without_retired(values: dict[str, Any]) -> dict[str, Any]:

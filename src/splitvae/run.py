@@ -208,7 +208,7 @@ def open_data(config: TrainConfig) -> "ImageCache":
     from splitvae.data.cache import prepare
 
     if config.data is None:
-        raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
+        raise InputError("no data: name a folder of images, an .npz, parquet shards, or a hub name (--data, or data=).")
     return prepare(config.data, config.parsed_size(), config.crop, config.fit, config.skip_damaged, quiet=config.quiet)
 
 
@@ -227,6 +227,10 @@ def open_masks(config: TrainConfig, cache: "ImageCache", before: dict[str, Any] 
         return None
     values = None if before is None else before["values"]
     masks = read_masks(config.masks, cache, config.num_components, values)
+    if not len(masks.rows(cache, "train")):
+        raise InputError(f"masks: {config.masks} has none for any training image.")
+    if len(masks.values) < 2:
+        raise InputError(f"masks: {config.masks} holds the number {masks.values[0]} alone, which tells nothing apart.")
     if before is not None and masks.digest != before["digest"]:
         raise InputError(f"masks: {config.masks} holds other masks than those that the run was trained with.")
     return masks.sparse(cache, config.mask_share, config.seed)

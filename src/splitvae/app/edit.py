@@ -86,9 +86,7 @@ def edit_tab(page: gr.Blocks, explorer: Explorer, chosen: gr.State) -> None:
                 False, label="σ too" if explorer.K == 2 else "the masks too", elem_id="with-masks", visible=False
             )
             sliders = [
-                gr.Slider(
-                    axis.low, axis.high, 0.0, step=0.01, label=f"{name} · {axis.kl:.1f} nats", elem_id=f"axis-{number}"
-                )
+                gr.Slider(axis.low, axis.high, 0.0, step=0.01, label=f"{name} · {axis.words}", elem_id=f"axis-{number}")
                 for number, (axis, name) in enumerate(zip(explorer.axes, names, strict=True))
             ]
             with gr.Row():

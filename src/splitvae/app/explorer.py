@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +20,11 @@ from splitvae.editing import Route, interpolate
 from splitvae.errors import InputError, SplitVAEError, nearest
 from splitvae.evaluation.evaluate import best_density
 from splitvae.evaluation.latents import diagnose_latents
-from splitvae.evaluation.verify import read_metrics
+from splitvae.evaluation.verify import is_evaluated, read_metrics
 from splitvae.models.autoencoder import Autoencoder, Decoded, decode_all
 from splitvae.models.distributions import DiagonalGaussian
 from splitvae.models.pretrained import load_model
+from splitvae.models.rae import RAE
 from splitvae.run import Run, is_run
 
 MOST_IMAGES, MOST_FRAMES = 100, 60
@@ -40,14 +41,21 @@ class Axis:
 
     Attributes:
         index: of the variable, from 0.
-        kl: nats that it carries, the mean over images.
+        carried: how much it carries, in ``unit``: the mean KL over images in nats, or, of an encoder without noise,
+            the standard deviation over images.
         low, high: where 99 % of the density's samples lie.
     """
 
     index: int
-    kl: float
+    carried: float
+    unit: Literal["nats", "sd"]
     low: float
     high: float
+
+    @property
+    def words(self) -> str:
+        """How much it carries, for people."""
+        return f"{self.carried:.2g} nats" if self.unit == "nats" else f"sd {self.carried:.2g}"
 
 
 class Explorer:
@@ -157,17 +165,34 @@ class Explorer:
 
     @cached_property
     def axes(self) -> list[Axis]:
-        """The latents with a slider: the most informative ones."""
-        return self.all_axes[:AXES]
+        """The latents with a slider: those that carry most."""
+        return self.ranked_axes()[:AXES]
 
-    @cached_property
-    def all_axes(self) -> list[Axis]:
-        """All latents, that first which carries most nats, with the range of the density's samples."""
-        kl = torch.tensor(self._kl_per_dimension())
-        drawn = self._density(self.density).sample(2000, generator=torch.Generator().manual_seed(0)).cpu()
+    def ranked_axes(self, density: str | None = None) -> list[Axis]:
+        """All latents, that first which carries most.
+
+        Args:
+            density: whose samples give the ranges; None = the one to begin with. Of an encoder without noise N(0, I)
+                says nothing of where codes are, so that its range is that of codes.
+        """
+        density = density or self.density
+        variational = not isinstance(self.model, RAE)
+        latents = self._latents()
+        carried = latents["kl_per_dimension"] if variational else [value**0.5 for value in latents["variance_law"]]
+        if density == "normal" and not variational:
+            drawn = self._some_codes.mean
+        else:
+            drawn = self._density(density).sample(2000, generator=torch.Generator().manual_seed(0)).cpu()
         low, high = drawn.quantile(torch.tensor([0.005, 0.995]), dim=0)
-        order = kl.argsort(descending=True).tolist()
-        return [Axis(i, float(kl[i]), _down(float(low[i])), -_down(-float(high[i]))) for i in order]
+        return [
+            Axis(i, carried[i], "nats" if variational else "sd", _down(float(low[i])), -_down(-float(high[i])))
+            for i in sorted(range(len(carried)), key=lambda i: -carried[i])
+        ]
+
+    @property
+    def own_samples_only(self) -> bool:
+        """Whether what latents carry is known from the model's own samples alone, which says less than images do."""
+        return self._measured_latents() is None and self._data() is None
 
     @cached_property
     def examples(self) -> Tensor:
@@ -207,24 +232,26 @@ class Explorer:
             best = ""
         return best if best in self._densities else self.densities[-1]
 
-    def _kl_per_dimension(self) -> list[float]:
-        """Nats of each latent: of the evaluation, of test images, or of the model's own samples."""
-        if self.run is not None:
-            try:
-                metrics = read_metrics(self.run)
-                if metrics["card"].get("model_sha256") in (None, self.run.model_hash):
-                    return metrics["latents"]["kl_per_dimension"]
-            except InputError:
-                pass
+    def _latents(self) -> dict[str, Any]:
+        """``diagnose_latents`` of the evaluation, else of ``_some_codes``."""
+        return self._measured_latents() or diagnose_latents(self._some_codes)
+
+    def _measured_latents(self) -> dict[str, Any] | None:
+        """What the evaluation found; None = there is none of this model."""
+        if self.run is None or not is_evaluated(self.run):
+            return None
+        return read_metrics(self.run)["latents"]
+
+    @cached_property
+    def _some_codes(self) -> DiagonalGaussian:
+        """Codes of test images, or of the model's own samples where it has no data at hand."""
         data = self._data()
         if data is not None:
-            posterior = encode_rows(self.model, data, fixed_rows(data, "test", DIAGNOSED))
-        else:
-            with torch.inference_mode():
-                x = self.sample(MOST_IMAGES, self.density, seed=0)[1].x_hat
-                found = self.model.encode(x.to(self.model.device))
-                posterior = DiagonalGaussian(found.mean.cpu(), found.logvar.cpu())
-        return diagnose_latents(posterior)["kl_per_dimension"]
+            return encode_rows(self.model, data, fixed_rows(data, "test", DIAGNOSED))
+        with torch.inference_mode():
+            x = self.sample(MOST_IMAGES, self.density, seed=0)[1].x_hat
+            found = self.model.encode(x.to(self.model.device))
+            return DiagonalGaussian(found.mean.cpu(), found.logvar.cpu())
 
     def _data(self) -> Any:
         """The run's data if it is on this machine and still the same, else None."""

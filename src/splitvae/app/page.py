@@ -24,6 +24,7 @@ from splitvae.app.uploads import MAX_BYTES
 from splitvae.app.web import gr, queueing
 from splitvae.app.widgets import WORK, told
 from splitvae.errors import InputError
+from splitvae.evaluation.verify import is_evaluated
 
 WAITING = 64  # requests in the queue; one more is told to come back
 HOUR = 3600
@@ -72,11 +73,12 @@ def report_of(explorer: Explorer) -> str:
     run = explorer.run
     if run is None:
         raise InputError("This is a saved model without its run, so there is nothing to report. Serve the run.")
-    if (run.path / "report.html").exists():
+    current = is_evaluated(run)
+    if current and (run.path / "report.html").exists():
         return (run.path / "report.html").read_text(encoding="utf-8")
     from splitvae.reports.report import render_record, render_report  # matplotlib is imported when it is needed
 
-    return render_report(run, with_data=False) if (run.path / "metrics.json").exists() else render_record(run)
+    return render_report(run, with_data=False) if current else render_record(run)
 
 
 def theme() -> gr.themes.Base:

@@ -60,3 +60,9 @@ def preparation(run: Path) -> tuple[Any, Any]:
         return "auto", "crop"
     config = Run.open(run).config
     return config.crop, config.fit
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what torch's generators cannot be seeded with."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed must be from 0 to 2⁶³ − 1, not {seed}.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from splitvae.models.autoencoder import Autoencoder, Decoded
 
 Route = Literal["line", "great-circle"]
+LARGEST = 1e6  # value of a latent; samples of N(0, I) are within 6
 
 
 @app.command(
@@ -51,7 +52,7 @@ def traverse(
         with_mask: The weight of that component moves with it.
         titles: Write beside each row of a .png which latent it is.
         density: Begin from a sample of this density instead of an image: normal, or the name of one made by
-            `splitvae fit`.
+            `splitvae fit`. Ranges are those of its samples too.
         seed: The same seed gives the same sample.
         data: Where the run's data is now, if not where it was.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
@@ -61,12 +62,12 @@ def traverse(
         raise InputError(f"--steps must be at least 2, not {steps}.")
     explorer, path, density = _explorer(run, density, data, device)
     k = _component(explorer.model, component, with_mask)
-    axes = _chosen(explorer, latent, n)
     z = latents_of(explorer.model, path, [image] if image else None, 1, density, seed, data).cpu()
+    axes = _chosen(explorer.ranked_axes(density), latent, n)
     before, after = explorer.decode(z), explorer.decode(explorer.along_axes(z[0], steps, axes).flatten(0, 1))
     images = _edited(before, after, k, with_mask).x_hat.unflatten(0, (len(axes), steps))
     write_rows({f"z{axis.index}": row for axis, row in zip(axes, images, strict=True)}, out, titles)
-    print(_told(axes))
+    print(_told(explorer, axes))
 
 
 @app.command(help_epilogue="Example: splitvae edit runs/birds robin.jpg --set 12=2 --component 1 --out edited.png")
@@ -111,7 +112,11 @@ def edit(
     explorer, path, density = _explorer(run, density, data, device)
     k = _component(explorer.model, component, with_mask)
     if not values:
-        raise InputError(f"nothing to change: --set 12=2 gives z12 the value 2. {_told(explorer.axes)}")
+        axis = explorer.axes[0]
+        raise InputError(
+            f"nothing to change; --set {axis.index}={axis.high:g} gives z{axis.index} that value. "
+            f"{_told(explorer, explorer.axes[:3])}"
+        )
     wanted = _parsed(values, explorer.model.latent_dim)
     z = latents_of(explorer.model, path, image, n, density, seed, data).cpu()
     changed = z.clone()
@@ -127,13 +132,16 @@ def _explorer(
 ) -> "tuple[Explorer, Path, str | None]":
     """The model, its path, and the density to draw from: the packaged model has no data beside it."""
     from splitvae.app.explorer import Explorer
-    from splitvae.packaged import DENSITY, packaged_run
+    from splitvae.packaged import packaged_density, packaged_run
 
     if run is not None:
         path = existing(run)
         return Explorer(path, data, device), path, density
+    if data is not None:
+        raise InputError("--data is where a run's data is; name the run.")
     path = packaged_run().path
-    return Explorer(path, data, device), path, density or DENSITY
+    print("the small MNIST model that comes with splitvae:")
+    return Explorer(path, None, device), path, packaged_density(density)
 
 
 def _component(model: "Autoencoder", component: int | None, with_mask: bool) -> int | None:
@@ -154,15 +162,14 @@ def _edited(before: "Decoded", after: "Decoded", k: int | None, with_mask: bool)
     return after if k is None else edit_component(before, after, k, weight=with_mask)
 
 
-def _chosen(explorer: "Explorer", latents: list[int] | None, n: int) -> "list[Axis]":
-    """The latents that were named, else the n most informative."""
-    D = explorer.model.latent_dim
+def _chosen(axes: "list[Axis]", latents: list[int] | None, n: int) -> "list[Axis]":
+    """The latents that were named, else the n that carry most."""
     if latents is None:
         if n < 1:
             raise InputError(f"--n must be at least 1, not {n}.")
-        return explorer.all_axes[:n]
-    by_index = {axis.index: axis for axis in explorer.all_axes}
-    return [by_index[_checked_latent("--latent", index, D)] for index in dict.fromkeys(latents)]
+        return axes[:n]
+    by_index = {axis.index: axis for axis in axes}
+    return [by_index[_checked_latent("--latent", index, len(axes))] for index in dict.fromkeys(latents)]
 
 
 def _checked_latent(option: str, index: int, D: int) -> int:
@@ -180,16 +187,19 @@ def _parsed(values: list[str], D: int) -> dict[int, float]:
             index, number = int(name.removeprefix("z")), float(value)
         except ValueError:
             raise InputError(f"--set takes a latent and its value, such as 12=2, not '{text}'.") from None
-        if not abs(number) < float("inf"):
-            raise InputError(f"--set {text}: the value must be finite.")
+        if not abs(number) < LARGEST:
+            raise InputError(f"--set {text}: the value must be a number between −10⁶ and 10⁶.")
         wanted[_checked_latent("--set", index, D)] = number
     return wanted
 
 
-def _told(axes: "Sequence[Axis]") -> str:
+def _told(explorer: "Explorer", axes: "Sequence[Axis]") -> str:
     """Latents with what they carry and where samples lie."""
-    each = ", ".join(f"z{axis.index} {axis.kl:.2f} nats ({axis.low:g} … {axis.high:g})" for axis in axes)
-    return f"latents, what they carry, and where samples lie: {each}"
+    each = ", ".join(f"z{axis.index} {axis.words} ({axis.low:g} … {axis.high:g})" for axis in axes)
+    known = (
+        " (known from the model's own samples only, for want of its data: --data)" if explorer.own_samples_only else ""
+    )
+    return f"latents, what they carry{known}, and where samples lie: {each}"
 
 
 @app.command(help_epilogue="Example: splitvae interpolate runs/birds robin.jpg wren.jpg --out morph.gif")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from splitvae.commands.app import app, existing, preparation
+from splitvae.commands.app import app, check_seed, existing, preparation
 from splitvae.errors import InputError
 
 Output = Literal["x_hat", "components", "mask", "mix", "all"]
@@ -68,18 +68,20 @@ def sample(
         raise InputError(f"--n must be at least 1, not {n}.")
     if not 0 < temperature < float("inf"):
         raise InputError(f"--temperature must be positive, not {temperature}.")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"--seed must be from 0 to 2⁶³ − 1, not {seed}.")
+    check_seed(seed)
     out = check_out(out)
     import torch
 
     from splitvae.densities.store import load_density
     from splitvae.device import pick_device
     from splitvae.models.pretrained import load_model
-    from splitvae.packaged import DENSITY, packaged_run
+    from splitvae.packaged import packaged_density, packaged_run
 
-    path = packaged_run().path if run is None else existing(run)
-    density = density or (DENSITY if run is None else "normal")
+    if run is None:
+        path, density = packaged_run().path, packaged_density(density)
+        print("from the small MNIST model that comes with splitvae:")
+    else:
+        path, density = existing(run), density or "normal"
     model = load_model(path).to(pick_device(device))
     generator = torch.Generator().manual_seed(seed)
     source, record = load_density(density, path, model.latent_dim)

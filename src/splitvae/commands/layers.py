@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from splitvae.commands.app import app, existing, preparation
+from splitvae.commands.app import app, check_seed, existing, preparation
 from splitvae.commands.images import check_out, read_images, write_rows
 from splitvae.errors import InputError
 
@@ -160,8 +160,11 @@ def latents_of(
         raise InputError("name image files, or a --density to draw samples from, not both.")
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
+    check_seed(seed)
     count = n * images_each
     saved_model = not (run / "model").is_dir()  # which has no data
+    if saved_model and data is not None:
+        raise InputError(f"{run} is a saved model and no run, whose data --data could be; name image files instead.")
     if not files and (density or saved_model):
         generator = torch.Generator().manual_seed(seed)
         return load_density(density or "normal", run, model.latent_dim)[0].sample(count, generator=generator)

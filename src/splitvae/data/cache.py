@@ -82,7 +82,7 @@ def cache_root() -> Path:
 
 def prepare(
     data: str | Path,
-    image_size: tuple[int, int] | Literal["native"] | None = None,
+    image_size: int | tuple[int, int] | Literal["native"] | None = None,
     crop: Crop = "auto",
     fit: Fit = "crop",
     skip_damaged: bool = False,
@@ -96,8 +96,8 @@ def prepare(
     Args:
         data: a directory of parquet shards ``train-*``, ``test-*``; a folder of images, with or without ``train/``
             and ``test/``; an ``.npz``; "digits"; or the name of a data set on the hub.
-        image_size: (H, W); "native" = the pictures' own, on which they must agree; None = their own where they agree
-            and no side is above 128, else 64×64.
+        image_size: (H, W), or one side of a square; "native" = the pictures' own, on which they must agree; None =
+            their own where they agree and no side is above 128, else 64×64.
         crop, fit: see ``choose_transform``.
         skip_damaged: leave out pictures that cannot be read instead of refusing the source.
         channels: 1 (grey) or 3 (colour); None = grey where all pictures are.
@@ -108,6 +108,8 @@ def prepare(
         SplitVAEError: the hub cannot be reached, or the cache cannot be written.
     """
     source = find_source(str(data))
+    if isinstance(image_size, int):
+        image_size = image_size, image_size
     asked = [image_size, crop, fit, skip_damaged, channels]
     key = hashlib.sha256(json.dumps([CACHE_VERSION, source.identity, asked]).encode()).hexdigest()[:16]
     stem = "".join(c if c.isalnum() else "-" for c in Path(source.name).name) or "data"

@@ -57,12 +57,14 @@ class Header:
     mode: str
 
 
-def open_picture(item: Path | bytes | np.ndarray) -> Image.Image:
+def open_picture(item: Path | bytes | np.ndarray | None) -> Image.Image:
     """Open a file, its bytes, or an array ((H, W) or (H, W, 3) uint8); decoding is left to the caller.
 
     Raises:
-        InputError: not a picture, or more than ``MAX_PIXELS``.
+        InputError: none, not a picture, or more than ``MAX_PIXELS``.
     """
+    if item is None:  # a row of a table without one
+        raise InputError("no picture")
     if isinstance(item, np.ndarray):
         return Image.fromarray(item)
     try:

@@ -7,10 +7,11 @@ numbers that occur are the components in their order; 255 beyond as many numbers
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,7 +23,8 @@ from splitvae.data.sources import PICTURE_SUFFIXES, find_source
 from splitvae.errors import InputError
 from splitvae.models.split_terms import UNKNOWN
 
-SUFFIXES = (".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm")  # without loss: a number must stay what it is
+# Without loss: a number must stay what it is. Not .gif, whose encoders number colours as they like.
+SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int, value
     Args:
         source: an .npz with ``train_masks`` and perhaps ``test_masks``, (N, H, W) of whole numbers, one for each image
             of the data's own train and test in order; or a folder whose files have the names of the images, in the
-            same sub-folders, with the suffix of a format without loss; or a column of the data, where that is parquet
-            shards or comes from the hub. An image without a file has no mask, and neither has one whose row is empty
-            or whose mask is unknown everywhere.
+            same sub-folders, with the suffix of a format without loss; or, of parquet shards and hub data, the name of
+            a column (a folder beside it needs its whole path, see ``absolute``). An image without a file has no mask,
+            and neither has one whose row is empty or whose mask is unknown everywhere.
         cache: the images.
         num_components: K.
         values: the numbers of the components, where a model has learned them; None = those that occur.
@@ -90,8 +92,11 @@ def read_masks(source: str | Path, cache: ImageCache, num_components: int, value
             that the model has not learned, or a file of no image.
     """
     path = Path(source).expanduser()
-    if not path.exists():
-        read = _read_column(str(source), cache)
+    column = find_source(cache.meta["source"]).column if len(path.parts) == 1 else None
+    if column is not None:
+        read = _read_column(str(source), column, cache)
+    elif not path.exists():
+        raise InputError(f"masks: {source} does not exist.")
     elif path.is_dir():
         read = _read_folder(path, cache)
     elif path.suffix == ".npz":
@@ -161,46 +166,67 @@ def _read_folder(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarra
         raise InputError(f"masks: {lossy[0]}: this format may change a mask's numbers; save it as PNG.")
     if not files:
         raise InputError(f"masks: {path} holds no mask; they are {', '.join(SUFFIXES)} named as the images.")
+    palettes = dict[int, tuple[int, ...]]()
     for file in files:
         stem = file.relative_to(path).with_suffix("").as_posix()
         if len(rows.get(stem, [])) != 1:
             fault = "is no name of an image" if stem not in rows else "is the name of several images"
             raise InputError(f"masks: {file}: {stem} {fault}.")
         row = rows[stem][0]
-        yield row, _checked(_read_mask(file, str(file)), cache, row, str(file))
+        yield row, _checked(_read_mask(file, str(file), palettes), cache, row, str(file))
 
 
-def _read_column(name: str, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows and masks of a column beside the images."""
+def _read_column(
+    name: str, column: Callable[[str], list[Sequence[Any]]], cache: ImageCache
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows and masks of a column beside the images; ``column``: see ``Source``."""
     data = cache.meta["source"]
-    column = find_source(data).column
-    if column is None or "/" in name or Path(name).suffix:
-        raise InputError(f"masks: {name} does not exist.")
     try:
         splits = column(name)
     except InputError as error:
-        raise InputError(f"masks: {name} is no file or folder, and {error}") from error
+        raise InputError(f"masks: {error}") from error
     if (total := sum(map(len, splits))) != len(cache.images):
-        raise InputError(f"masks: {data} has {total:,} rows for {len(cache.images):,} images that could be read.")
+        raise InputError(
+            f"masks: {data} has {total:,} rows for the {len(cache.images):,} images that could be read; remove the "
+            "other rows, so that each mask finds its image without --skip-damaged."
+        )
+    palettes = dict[int, tuple[int, ...]]()
     for row, mask in enumerate(chain.from_iterable(splits)):
         if mask is not None:
             what = f"{name}, row {row}"
-            yield row, _checked(_read_mask(mask, what), cache, row, what)
+            yield row, _checked(_read_mask(mask, what, palettes), cache, row, what)
 
 
-def _read_mask(item: Path | bytes, what: str) -> np.ndarray:
-    """(H, W) uint8: grey values, or the numbers behind a palette's colours."""
+def _read_mask(item: Path | bytes, what: str, palettes: dict[int, tuple[int, ...]]) -> np.ndarray:
+    """(H, W) uint8: grey values, or the numbers behind a palette's colours.
+
+    Args:
+        palettes: number → colour in the masks before; this one's are added. One that gives a number another colour
+            numbers things otherwise, as programs do that make a palette for each file, and is refused.
+    """
     try:
         with open_picture(item) as picture:
-            if picture.format == "JPEG":
-                raise InputError("a JPEG changes a mask's numbers; save it as PNG")
+            if picture.format in ("JPEG", "GIF"):
+                raise InputError(f"a {picture.format} changes a mask's numbers; save it as PNG")
             picture.load()
             if picture.mode == "1":
                 picture = picture.convert("L")
             if picture.mode not in ("L", "P"):
                 raise InputError(f"a mask is grey or has a palette, not the mode {picture.mode}; convert it")
-            return np.asarray(picture)
-    except (InputError, OSError, ValueError, SyntaxError) as error:
+            numbers = np.asarray(picture)
+            if picture.mode == "L":
+                return numbers
+            colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            if (colours == colours[:, :1]).all():  # grey after all: what is seen is what is meant
+                return colours[numbers, 0]
+            for number in np.unique(numbers).tolist():
+                colour = tuple(colours[number].tolist())
+                if palettes.setdefault(number, colour) != colour:
+                    raise InputError(
+                        f"its palette has another colour for {number} than a mask before; save all with one"
+                    )
+            return numbers
+    except (InputError, OSError, ValueError, SyntaxError, IndexError) as error:
         raise InputError(f"masks: {what}: {str(error).rstrip('.')}.") from error
 
 

@@ -21,6 +21,7 @@ PICTURE_SUFFIXES = {
 EMBEDDED = "digits"  # comes with scikit-learn
 TEST_NAMES = ("test", "validation", "valid", "val")  # the first that exists is the test split
 SPLIT_NAMES = ("train", *TEST_NAMES)
+MASK_WORDS = ("mask", "annotation", "segment", "label", "alpha", "depth")  # in names of columns beside the images
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,7 @@ def _from_dataset(name: str, data: Any) -> dict[str, Split]:
     images = _image_columns(features)
     if not images:
         raise InputError(f"{name} has no column of images; its columns are {', '.join(features)}.")
-    # Where there are several, as beside masks, the one that is called so.
-    image = next((column for column in ("image", "img") if column in images), images[0])
+    image = _image_column(images)
     label = next((c for c, f in features.items() if isinstance(f, datasets.ClassLabel) or c == "label"), None)
 
     columns = {} if label is None else {split: data[original][label][:] for split, original in chosen.items()}
@@ -188,6 +188,13 @@ def _splits_of(name: str, data: Any) -> dict[str, str]:
         raise InputError(f"{name} has no split named train; it has {', '.join(data)}.")
     test = next((name for name in TEST_NAMES if name in data), None)
     return {"train": "train"} if test is None else {"train": "train", "test": test}
+
+
+def _image_column(columns: list[str]) -> str:
+    """Of several columns of pictures the one that is called so, else the first that is not called a mask."""
+    called = [column for column in ("image", "img", "photo", "picture") if column in columns]
+    others = [column for column in columns if not any(word in column.lower() for word in MASK_WORDS)]
+    return [*called, *others, *columns][0]
 
 
 def _image_columns(features: Any) -> list[str]:
@@ -213,6 +220,8 @@ def _column_of(name: str, data: Any, column: str) -> list[Sequence[Any]]:
     if column not in known:
         held = f"its columns of pictures are {', '.join(known)}" if known else "it has no column of pictures"
         raise InputError(f"{name} has no column {column} of pictures; {held}.")
+    if column == _image_column(known):
+        raise InputError(f"{name}'s column {column} is what is taken for the images; call those 'image'.")
     return [_encoded(data[split], column) for split in splits]
 
 

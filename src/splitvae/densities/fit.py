@@ -1,9 +1,11 @@
 """Fit a density on the codes of a run and keep it there, with a record of what it was fitted on."""
 
+import inspect
 import itertools
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -42,7 +44,7 @@ def density_name(kind: str, split: Split, name: str | None = None) -> str:
 
 
 def fit_density(
-    run: Run,
+    run: Run | str | Path,
     kind: str = "gmm",
     split: Split = "train",
     name: str | None = None,
@@ -50,12 +52,13 @@ def fit_density(
     progress: Callable[[int, int], Any] | None = None,
     device: torch.device | str | None = None,
     test_images: int = REFERENCE_IMAGES,
+    data: str | None = None,
     **options: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Fit a density on the codes of a run, and write ``RUN/densities/NAME.safetensors``.
 
     Args:
-        run: with a model.
+        run: a run directory with a model.
         kind: one of ``KINDS``.
         split: whose codes. "test" is the paper's protocol: it fits on the very images that it is scored against.
         name: see ``density_name``.
@@ -63,6 +66,7 @@ def fit_density(
         progress: called with epochs done and their total, where a density is trained.
         device: where to encode and to fit; None = the GPU if there is one.
         test_images: for the test split, how many of its fixed reference images.
+        data: where the run's data is now; None = where it was.
         options: of the class; those that are not given are as in the run's preset, or the class's own.
 
     Returns:
@@ -74,17 +78,22 @@ def fit_density(
     if kind not in KINDS:
         raise InputError(f"'{kind}' is no density.{nearest(kind, KINDS)}")
     name = density_name(kind, split, name)
+    run = Run.open(run).at(data)
+    cls = CLASSES[KINDS[kind]]
+    known = set(inspect.signature(cls).parameters) - {"device"}
+    if unknown := sorted(options.keys() - known):
+        raise InputError(f"'{unknown[0]}' is no option of {kind}.{nearest(unknown[0], known)}")
     options = {**run.density_options(kind), **options}
     if kind.startswith("gmm"):
         options = {"n_components": 10 if kind == "gmm" else 1, **options}
     place = pick_device(device)
-    density = CLASSES[KINDS[kind]](**options, device=place)
-    data = run.trained_data
-    if kind == "gmm-per-class" and data.labels is None:
-        raise InputError(f"{data.meta['source']} has no labels, which gmm-per-class needs; fit gmm instead.")
-    rows = data.splits["train"] if split == "train" else fixed_rows(data, "test", test_images)
-    codes = encode_rows(run.on(place).model, data, rows)
-    labels = None if data.labels is None else data.labels[rows]
+    density = cls(**options, device=place)
+    cache = run.trained_data
+    if kind == "gmm-per-class" and cache.labels is None:
+        raise InputError(f"{cache.meta['source']} has no labels, which gmm-per-class needs; fit gmm instead.")
+    rows = cache.splits["train"] if split == "train" else fixed_rows(cache, "test", test_images)
+    codes = encode_rows(run.on(place).model, cache, rows)
+    labels = None if cache.labels is None else cache.labels[rows]
     trained = {}
     if progress is not None and hasattr(density, "epochs"):
         epoch = itertools.count(1)

@@ -84,3 +84,12 @@ def load_density(
             f"splitvae fit {run} --density {record['kind']} --name {name}{split}"
         )
     return cls.from_tensors(tensors, device), record
+
+
+def is_usable(name: str, run: Path, latent_dim: int) -> bool:
+    """Whether ``load_density`` would load it."""
+    try:
+        load_density(name, run, latent_dim)
+    except InputError:
+        return False
+    return True

@@ -160,7 +160,11 @@ def _compared_masks(
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """``iou_of_run``, and a note where the run's own masks are not to be had: the other numbers do not need them."""
     try:
-        return iou_of_run(run, masks), []
+        found = iou_of_run(run, masks)
+        if found is None and (masks is not None or run.config.masks is not None):
+            say("no test image has a mask, so there is nothing to compare the model's with")
+            return None, ["no test image has a mask"]
+        return found, []
     except InputError as error:
         if masks is not None:
             raise

@@ -11,6 +11,7 @@ from torch import Tensor
 from splitvae.data.cache import ImageCache
 from splitvae.data.loader import fixed_rows
 from splitvae.data.masks import Masks, read_masks
+from splitvae.data.sources import absolute
 from splitvae.errors import InputError
 from splitvae.models.autoencoder import Autoencoder, evaluating
 from splitvae.models.split_terms import UNKNOWN
@@ -27,7 +28,7 @@ def iou_of_run(run: Run, source: str | Path | None = None) -> dict[str, Any] | N
     Raises:
         InputError: the masks cannot be read, or the model has one component.
     """
-    place = run.config.masks if source is None else source
+    place = run.config.masks if source is None else absolute(str(source))
     if place is None:
         return None
     K = run.model.num_components
@@ -36,6 +37,9 @@ def iou_of_run(run: Run, source: str | Path | None = None) -> dict[str, Any] | N
     guided = "guidance" in run.config.split_terms()
     learned = run.record.get("masks", {}).get("values") if guided else None
     masks = read_masks(place, run.trained_data, K, learned)
+    recorded = run.record.get("masks", {}).get("digest")
+    if source is None and masks.digest != recorded:
+        raise InputError(f"masks: {place} holds other masks than those that the run was trained with.")
     return iou_of_model(run.model, run.trained_data, masks, guided)
 
 

@@ -37,11 +37,15 @@ class Check:
     agrees: bool
 
 
-def read_metrics(run: Run) -> dict[str, Any]:
+def read_metrics(run: Run, current: bool = True) -> dict[str, Any]:
     """The ``metrics.json`` of a run.
 
+    Args:
+        run: evaluated.
+        current: whether it must be of the model as it is now, and not of one before a resumed training.
+
     Raises:
-        InputError: there is none, or it is of another format.
+        InputError: there is none, or it is of another format or of an earlier model.
     """
     path = run.path / "metrics.json"
     if not path.exists():
@@ -49,7 +53,18 @@ def read_metrics(run: Run) -> dict[str, Any]:
     metrics = read_json(path, "not an evaluation")
     if not isinstance(metrics, dict) or metrics.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path} is not of this splitvae's format version {FORMAT_VERSION}; evaluate again.")
+    if current and metrics["card"]["model_sha256"] != run.model_hash:
+        raise InputError(f"{path} is of an earlier model; evaluate again: splitvae evaluate {run.path}")
     return metrics
+
+
+def is_evaluated(run: Run) -> bool:
+    """Whether a run has a ``metrics.json`` of the model as it is now."""
+    try:
+        read_metrics(run)
+    except InputError:
+        return False
+    return True
 
 
 def verify(
@@ -75,7 +90,7 @@ def verify(
         say: called with a line for each source when it is done.
     """
     run, say = Run.open(run), say or (lambda line: None)
-    written = read_metrics(run)
+    written = read_metrics(run, current=False)  # of an earlier model: a check of its own
     old = written["card"]
     if sources and (unknown := set(sources) - {name for _, name in old["sources"]}):
         raise InputError(f"{run.path / 'metrics.json'} has no line of '{min(unknown)}'.")

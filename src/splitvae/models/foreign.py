@@ -97,20 +97,30 @@ class ForeignNetwork(nn.Module):
         x = torch.rand(2, *image_shape).to(place)
         try:
             with evaluating(self.encoder):
-                mean, logvar = posterior_of(self.encoder(self._in(x)))
+                output = self.encoder(self._in(x))
+                mean, logvar = posterior_of(output)
         except Exception as error:  # code of the user's
             raise InputError(
                 f"the encoder of '{self.name}' does not take images of {image_shape}: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(mean, Tensor) or len(mean) != 2 or mean.dim() < 2:
             raise InputError(f"the encoder of '{self.name}' must give (mean, logvar), (B, …) each.")
+        if isinstance(output, tuple | list) and len(output) > 2:  # such as (z, mean, logvar)
+            raise InputError(
+                f"the encoder of '{self.name}' gives {len(output)} things, not (mean, logvar); wrap it in a module "
+                "that returns these two."
+            )
+        if not self.deterministic and (not isinstance(logvar, Tensor) or logvar.shape != mean.shape):
+            raise InputError(
+                f"the encoder of '{self.name}' gives no logvar of the mean's shape; wrap it in a module "
+                "that returns (mean, logvar), such as the halves of its output (.chunk(2, dim=1)), use RAE, or train "
+                "with model='ae'."
+            )
         if mean[0].numel() != latent_dim:
             raise InputError(
                 f"the encoder of '{self.name}' gives {mean[0].numel()} latents, not {latent_dim}; pass "
                 f"latent_dim={mean[0].numel()}."
             )
-        if not self.deterministic and (not isinstance(logvar, Tensor) or logvar.shape != mean.shape):
-            raise InputError(f"the encoder of '{self.name}' gives no logvar; use RAE, or train with model='ae'.")
         try:
             with evaluating(self.decoder):
                 image = image_of(self.decoder(torch.randn_like(mean)))

@@ -6,6 +6,8 @@ made. ``pack.py`` puts a run there.
 
 from pathlib import Path
 
+from splitvae.densities.store import density_names
+from splitvae.errors import InputError, nearest
 from splitvae.run import Run
 
 TITLE = "A small SplitVAE on MNIST"
@@ -20,3 +22,15 @@ def packaged_run() -> Run:
         torch.Size([2, 1, 32, 32])
     """
     return Run.open(Path(__file__).parent / "mnist")
+
+
+def packaged_density(name: str | None) -> str:
+    """The density of the packaged run to draw from: that of this name, None = ``DENSITY``.
+
+    Raises:
+        InputError: there is none of this name, and none can be fitted: the package is no place to write to.
+    """
+    known = ("normal", *density_names(packaged_run().path))
+    if name is not None and name not in known:
+        raise InputError(f"the model that comes with splitvae has no density '{name}'.{nearest(name, known)}")
+    return name or DENSITY

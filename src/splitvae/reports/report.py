@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from splitvae import __version__
-from splitvae.densities.store import density_names, load_density
+from splitvae.densities.store import density_names, is_usable, load_density
 from splitvae.evaluation.evaluate import best_density, chosen, summarize
 from splitvae.evaluation.mask_iou import iou_words
 from splitvae.evaluation.outputs import decode_outputs
@@ -79,12 +79,14 @@ def render_report(run: Run, with_data: bool = True) -> str:
 def render_record(run: Run) -> str:
     """What there is to tell of a run that was not evaluated, as HTML: its summary, samples, training, configuration."""
     page = Environment(loader=PackageLoader("splitvae", "reports"), autoescape=select_autoescape(["jinja"]))
-    density = (density_names(run.path) or ["normal"])[-1]
+    names, latents = ["normal", *density_names(run.path)], run.model.latent_dim
+    density = [name for name in names if is_usable(name, run.path, latents)][-1]
     return page.get_template("record.html.jinja").render(
         run=run,
         name=run.path.resolve().name,
         parameters=sum(p.numel() for p in run.model.parameters()),
         summary=run.summary if run.finished else None,
+        earlier=(run.path / "metrics.json").exists(),
         pictures=_urls(_own_pictures(run, density, SAMPLES)),
         config=shown_config(run),
         version=__version__,

@@ -111,7 +111,8 @@ def train(
         run = Run(Path(out).expanduser())
         if config.data is None:
             raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
-    for place in ("data", "masks"):  # a run may be resumed from another directory
+    # A run may be resumed from another directory, where its recorded names must mean the same.
+    for place in ("data", "masks") if resume is None else changes.keys() & {"data", "masks"}:
         if (source := getattr(config, place)) is not None:
             config = config.with_changes({place: absolute(source)})
 
