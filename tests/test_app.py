@@ -20,12 +20,12 @@ import torch
 from conftest import TINY
 from PIL import Image
 
-from splitvae.app.explorer import AXES, Explorer
 from splitvae.app.uploads import read_upload
 from splitvae.compositing import recombine
 from splitvae.errors import InputError
 from splitvae.evaluation.digit_classifier import SHIPPED, DigitClassifier
 from splitvae.evaluation.verify import read_metrics
+from splitvae.explorer import AXES, Explorer
 from splitvae.models.pretrained import read_tensors
 from splitvae.models.vae import VAE, SplitVAE
 from splitvae.packaged import packaged_run

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splitvae.app.explorer import Explorer
+from splitvae.explorer import Explorer
 from splitvae.packaged import TITLE, packaged_run
 
 CHROMIUM = os.environ.get("SPLITVAE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

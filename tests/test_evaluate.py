@@ -333,6 +333,10 @@ def test_fit_density_takes_a_path_and_knows_its_options(run: Path):
     assert fit_density(run, "gmm", n_components=1, data=Run.open(run).config.data)[0].n_components == 1
     with pytest.raises(InputError, match=r"'components' is no option of gmm\. Did you mean 'n_components'"):
         fit_density(run, "gmm", components=3)
+    assert fit_density(run, "gmm-per-class", max_iter=2, covariance_type="diag")[1]["options"]["max_iter"] == 2
+    for option in ("options", "epochs", "device_"):
+        with pytest.raises(InputError, match=f"'{option}' is no option of gmm-per-class"):
+            fit_density(run, "gmm-per-class", **{option: 3})
 
 
 def test_the_same_numbers_cannot_be_told_apart(run: Path, tmp_path: Path):

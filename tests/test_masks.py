@@ -159,6 +159,11 @@ def test_a_palette_is_read_as_it_is_seen_where_it_is_grey_and_must_be_one_where_
         mask.save(tmp_path / "coloured" / f"{name}.png")
     with pytest.raises(InputError, match=r"08.png: its palette has another colour for 0 than a mask before"):
         read_masks(tmp_path / "coloured", named, 2)
+    background = Image.fromarray(np.zeros((24, 24), np.uint8), mode="P")
+    background.putpalette([0, 0, 0])  # as a program writes a mask where the thing is not
+    background.save(tmp_path / "coloured" / "08.png")
+    with pytest.raises(InputError, match=r"08.png: its palette is of greys or of colours, a mask's before it is not"):
+        read_masks(tmp_path / "coloured", named, 2)
     (tmp_path / "coloured" / "08.png").unlink()
     assert read_masks(tmp_path / "coloured", named, 2).values == [0, 1]
     Image.fromarray(black_and_white).save(tmp_path / "coloured" / "08.gif")

@@ -262,7 +262,7 @@ class Chunks(nn.Module):
         ((Halves(), Reshaped()), 5, "gives 4 latents, not 5; pass latent_dim=4"),
         ((encoder(outputs=4), Reshaped()), 4, "gives no logvar"),
         ((encoder(outputs=8), Reshaped()), 4, "gives no logvar"),  # and not that it gives 8 latents
-        ((nn.Sequential(encoder(outputs=12), Thirds()), Reshaped()), 4, "gives 3 things, not"),
+        ((nn.Sequential(encoder(outputs=12), Thirds()), Reshaped()), 4, r"gives 3 tensors like \(z, mean, logvar\)"),
         (
             (Halves(), nn.Sequential(nn.Linear(4, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))),
             4,

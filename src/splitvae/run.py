@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from splitvae.models.autoencoder import Autoencoder
 
 FORMAT_VERSION = 1
+NO_DATA = "no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name; in Python data=…"
 RECORD_KEYS = {"format_version", "preset", "config", "image_shape", "data", "machine", "versions", "git_commit"}
 # Where the weights of a run come from that began with trained ones; which masks it was given.
 OPTIONAL_KEYS = {"origin", "masks"}
@@ -91,9 +92,13 @@ class Run:
         """
         from splitvae.models.pretrained import load_model
 
-        if not (self.path / "model" / "config.json").exists():
+        return load_model(self._model_folder())
+
+    def _model_folder(self) -> Path:
+        folder = self.path / "model"
+        if not (folder / "config.json").exists():
             raise InputError(f"{self.path} has no model yet; go on with: splitvae train --resume {self.path}")
-        return load_model(self.path / "model")
+        return folder
 
     @cached_property
     def data(self) -> "ImageCache":
@@ -137,9 +142,8 @@ class Run:
 
     @cached_property
     def model_hash(self) -> str:
-        """What densities and metrics are bound to, see ``model_hash``."""
-        _ = self.model
-        return model_hash(self.path / "model")
+        """What densities and metrics are bound to, see ``model_hash``; raises as ``model``."""
+        return model_hash(self._model_folder())
 
     def density_options(self, kind: str) -> dict[str, Any]:
         """Options with which the authors of this run's preset fit a kind of density; none where they do not."""
@@ -208,7 +212,7 @@ def open_data(config: TrainConfig) -> "ImageCache":
     from splitvae.data.cache import prepare
 
     if config.data is None:
-        raise InputError("no data: name a folder of images, an .npz, parquet shards, or a hub name (--data, or data=).")
+        raise InputError(NO_DATA)
     return prepare(config.data, config.parsed_size(), config.crop, config.fit, config.skip_damaged, quiet=config.quiet)
 
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from splitvae.app import show
-from splitvae.app.explorer import Explorer
 from splitvae.app.pick import Picker, Pixels, to_tensor
 from splitvae.app.web import gr
 from splitvae.app.widgets import LIVE, WORK, told
 from splitvae.editing import reblend
+from splitvae.explorer import Explorer
 from splitvae.models.autoencoder import Decoded
 from splitvae.pictures import rows_of
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from splitvae.app import show
-from splitvae.app.explorer import Explorer
 from splitvae.app.web import gr
 from splitvae.app.widgets import LIVE, WORK, told
 from splitvae.compositing import edit_component
+from splitvae.explorer import Explorer
 from splitvae.models.autoencoder import Decoded
 from splitvae.reports.columns import symbol
 
@@ -86,7 +86,7 @@ def edit_tab(page: gr.Blocks, explorer: Explorer, chosen: gr.State) -> None:
                 False, label="σ too" if explorer.K == 2 else "the masks too", elem_id="with-masks", visible=False
             )
             sliders = [
-                gr.Slider(axis.low, axis.high, 0.0, step=0.01, label=f"{name} · {axis.words}", elem_id=f"axis-{number}")
+                gr.Slider(*axis.slider, 0.0, step=0.01, label=f"{name} · {axis.words}", elem_id=f"axis-{number}")
                 for number, (axis, name) in enumerate(zip(explorer.axes, names, strict=True))
             ]
             with gr.Row():
@@ -101,7 +101,7 @@ def edit_tab(page: gr.Blocks, explorer: Explorer, chosen: gr.State) -> None:
         """Sliders where the latents are; their ranges grow where that is further out."""
         values = [round(z[axis.index], 2) for axis in explorer.axes]
         return [
-            gr.Slider(minimum=min(axis.low, value), maximum=max(axis.high, value), value=value)
+            gr.Slider(minimum=min(axis.slider[0], value), maximum=max(axis.slider[1], value), value=value)
             for axis, value in zip(explorer.axes, values, strict=True)
         ]
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from splitvae.app import show
-from splitvae.app.explorer import MOST_IMAGES, TEMPERATURES, Explorer
 from splitvae.app.web import gr
 from splitvae.app.widgets import WORK, clicked, tiles, told
+from splitvae.explorer import MOST_IMAGES, TEMPERATURES, Explorer
 from splitvae.models.autoencoder import Decoded
 from splitvae.pictures import mix, rows_of
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from splitvae.app import show
-from splitvae.app.explorer import MOST_FRAMES, Explorer
 from splitvae.app.pick import Picker, Pixels, to_tensor
 from splitvae.app.web import gr
 from splitvae.app.widgets import WORK, told
 from splitvae.editing import Route
+from splitvae.explorer import MOST_FRAMES, Explorer
 from splitvae.pictures import rows_of
 
 SHOWN = 9  # frames in the strips

@@ -16,7 +16,6 @@ from splitvae import __version__
 from splitvae.app import show
 from splitvae.app.decompose import decompose_tab
 from splitvae.app.edit import edit_tab
-from splitvae.app.explorer import Explorer
 from splitvae.app.generate import generate_tab
 from splitvae.app.interpolate import interpolate_tab
 from splitvae.app.recombine import recombine_tab
@@ -25,6 +24,7 @@ from splitvae.app.web import gr, queueing
 from splitvae.app.widgets import WORK, told
 from splitvae.errors import InputError
 from splitvae.evaluation.verify import is_evaluated
+from splitvae.explorer import Explorer
 
 WAITING = 64  # requests in the queue; one more is told to come back
 HOUR = 3600

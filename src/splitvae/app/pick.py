@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from splitvae.app import show
-from splitvae.app.explorer import Explorer
 from splitvae.app.uploads import read_upload
 from splitvae.app.web import gr
 from splitvae.app.widgets import clicked, tiles, told
+from splitvae.explorer import Explorer
 
 Pixels = list[Any]  # (C, H, W) uint8 as nested lists, which a session can hold
 

@@ -3,11 +3,11 @@
 import torch
 
 from splitvae.app import show
-from splitvae.app.explorer import Explorer
 from splitvae.app.pick import Picker, Pixels, to_tensor
 from splitvae.app.web import gr
 from splitvae.app.widgets import WORK, told
 from splitvae.compositing import recombination, recombine
+from splitvae.explorer import Explorer
 
 
 def laid_over(explorer: Explorer, foreground: Pixels, background: Pixels, component: int) -> str:

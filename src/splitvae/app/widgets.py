@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from splitvae.app.explorer import Explorer
 from splitvae.app.web import gr
 from splitvae.errors import SplitVAEError
+from splitvae.explorer import Explorer
 
 # All events that compute share one queue: two at a time, the others wait in line.
 WORK: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 2, "api_visibility": "private"}

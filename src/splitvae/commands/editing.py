@@ -12,7 +12,7 @@ from splitvae.commands.layers import component_index, latents_of
 from splitvae.errors import InputError
 
 if TYPE_CHECKING:
-    from splitvae.app.explorer import Axis, Explorer
+    from splitvae.explorer import Axis, Explorer
     from splitvae.models.autoencoder import Autoencoder, Decoded
 
 Route = Literal["line", "great-circle"]
@@ -52,7 +52,8 @@ def traverse(
         with_mask: The weight of that component moves with it.
         titles: Write beside each row of a .png which latent it is.
         density: Begin from a sample of this density instead of an image: normal, or the name of one made by
-            `splitvae fit`. Ranges are those of its samples too.
+            `splitvae fit`. Ranges are those of its samples too, but of N(0, I) for a model whose encoder has no noise:
+            there they are those of codes. Without a run and an image gmm-per-class.
         seed: The same seed gives the same sample.
         data: Where the run's data is now, if not where it was.
         device: cpu, cuda, cuda:1 …; the GPU without it, if there is one.
@@ -60,7 +61,11 @@ def traverse(
     out = check_out(out)
     if steps < 2:
         raise InputError(f"--steps must be at least 2, not {steps}.")
-    explorer, path, density = _explorer(run, density, data, device)
+    from splitvae.packaged import packaged_density
+
+    explorer, path = _explorer(run, data, device, fetch=image is None)
+    if run is None and (density is not None or image is None):
+        density = packaged_density(density)
     k = _component(explorer.model, component, with_mask)
     z = latents_of(explorer.model, path, [image] if image else None, 1, density, seed, data).cpu()
     axes = _chosen(explorer.ranked_axes(density), latent, n)
@@ -109,12 +114,12 @@ def edit(
     out = check_out(out)
     from splitvae.pictures import rows_of
 
-    explorer, path, density = _explorer(run, density, data, device)
+    explorer, path = _explorer(run, data, device, fetch=not image)
     k = _component(explorer.model, component, with_mask)
     if not values:
         axis = explorer.axes[0]
         raise InputError(
-            f"nothing to change; --set {axis.index}={axis.high:g} gives z{axis.index} that value. "
+            f"nothing to change; --set {axis.index}={axis.high:.2g} gives z{axis.index} that value. "
             f"{_told(explorer, explorer.axes[:3])}"
         )
     wanted = _parsed(values, explorer.model.latent_dim)
@@ -127,21 +132,19 @@ def edit(
     write_rows({"before": before.x_hat, **rows_of(now)} if output == "all" else {"x_hat": now.x_hat}, out, titles)
 
 
-def _explorer(
-    run: Path | None, density: str | None, data: str | None, device: str | None
-) -> "tuple[Explorer, Path, str | None]":
-    """The model, its path, and the density to draw from: the packaged model has no data beside it."""
-    from splitvae.app.explorer import Explorer
-    from splitvae.packaged import packaged_density, packaged_run
+def _explorer(run: Path | None, data: str | None, device: str | None, fetch: bool) -> "tuple[Explorer, Path]":
+    """The model, and where it is; ``fetch``: its data will be read, and may come from the hub."""
+    from splitvae.explorer import Explorer
+    from splitvae.packaged import packaged_run
 
     if run is not None:
         path = existing(run)
-        return Explorer(path, data, device), path, density
+        return Explorer(path, data, device, fetch=fetch), path
     if data is not None:
         raise InputError("--data is where a run's data is; name the run.")
     path = packaged_run().path
     print("the small MNIST model that comes with splitvae:")
-    return Explorer(path, None, device), path, packaged_density(density)
+    return Explorer(path, None, device), path
 
 
 def _component(model: "Autoencoder", component: int | None, with_mask: bool) -> int | None:
@@ -195,11 +198,12 @@ def _parsed(values: list[str], D: int) -> dict[int, float]:
 
 def _told(explorer: "Explorer", axes: "Sequence[Axis]") -> str:
     """Latents with what they carry and where samples lie."""
-    each = ", ".join(f"z{axis.index} {axis.words} ({axis.low:g} … {axis.high:g})" for axis in axes)
-    known = (
-        " (known from the model's own samples only, for want of its data: --data)" if explorer.own_samples_only else ""
+    each = ", ".join(f"z{axis.index} {axis.words} ({axis.low:.2g} … {axis.high:.2g})" for axis in axes)
+    remedy = ": --data" if explorer.run is not None else ""
+    own = (
+        f" (known from the model's own samples only, for want of its data{remedy})" if explorer.own_samples_only else ""
     )
-    return f"latents, what they carry{known}, and where samples lie: {each}"
+    return f"latents, what they carry{own}, and where samples lie: {each}"
 
 
 @app.command(help_epilogue="Example: splitvae interpolate runs/birds robin.jpg wren.jpg --out morph.gif")

@@ -1,5 +1,4 @@
-"""Commands that make or take apart images, and the codes of images: sample, decompose, encode, interpolate,
-compose."""
+"""Commands that make or take apart images, and the codes of images: sample, decompose, encode, compose."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -52,7 +52,7 @@ def layers(
     from splitvae.pictures import save_images
 
     run = existing(run)
-    model = split_model(run, device)
+    model = _split_model(run, device)
     K = model.num_components
     order = with_on_top(component_index("--top", top, K), K)
     decoded = decode_all(model, latents_of(model, run, image, n, density, seed, data))
@@ -105,7 +105,7 @@ def recombine(
     from splitvae.models.autoencoder import Decoded, decode_all
 
     run = existing(run)
-    model = split_model(run, device)
+    model = _split_model(run, device)
     k = component_index("--component", component, model.num_components)
     z = latents_of(model, run, files, n, density, seed, data, images_each=2)
     decoded, half = decode_all(model, z), len(z) // 2
@@ -116,7 +116,7 @@ def recombine(
     write_rows(rows, out, titles)
 
 
-def split_model(run: Path, device: str | None) -> "Autoencoder":
+def _split_model(run: Path, device: str | None) -> "Autoencoder":
     """A model of at least two components."""
     from splitvae.device import pick_device
     from splitvae.models.pretrained import load_model

@@ -56,6 +56,8 @@ def adopt(
         raise InputError(f"{own[0]} is the model's own and cannot be changed by adopt; make the model with another.")
     run = Run(Path(out).expanduser())
     config = config.with_changes({"epochs": 1, **changes})
+    if config.masks is not None:
+        config = replace(config, masks=absolute(config.masks))
     if config.variational and config.gamma_rule != "fixed":
         config = replace(config, gamma_init="first-batch")  # of the weights as they are, when training begins
     meta = unknown_data(model.image_shape)

@@ -153,7 +153,10 @@ def _read_npz(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]
 def _read_folder(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarray]]:
     """Rows and masks as they are in their files."""
     if cache.names is None:
-        raise InputError(f"masks: the images have no names that files in {path} could share; use an .npz of masks.")
+        raise InputError(
+            f"masks: the images have no names that files in {path} could share; use an .npz of masks. (If a column is "
+            "meant, call it from where no folder has its name.)"
+        )
     rows: dict[str, list[int]] = {}
     test = set(cache.splits["test"].tolist()) if cache.meta["test_split"] == "of the source" else set()
     for row, name in enumerate(cache.names):
@@ -166,7 +169,7 @@ def _read_folder(path: Path, cache: ImageCache) -> Iterator[tuple[int, np.ndarra
         raise InputError(f"masks: {lossy[0]}: this format may change a mask's numbers; save it as PNG.")
     if not files:
         raise InputError(f"masks: {path} holds no mask; they are {', '.join(SUFFIXES)} named as the images.")
-    palettes = dict[int, tuple[int, ...]]()
+    palettes = _Palettes()
     for file in files:
         stem = file.relative_to(path).with_suffix("").as_posix()
         if len(rows.get(stem, [])) != 1:
@@ -190,20 +193,45 @@ def _read_column(
             f"masks: {data} has {total:,} rows for the {len(cache.images):,} images that could be read; remove the "
             "other rows, so that each mask finds its image without --skip-damaged."
         )
-    palettes = dict[int, tuple[int, ...]]()
+    palettes = _Palettes()
     for row, mask in enumerate(chain.from_iterable(splits)):
         if mask is not None:
             what = f"{name}, row {row}"
             yield row, _checked(_read_mask(mask, what, palettes), cache, row, what)
 
 
-def _read_mask(item: Path | bytes, what: str, palettes: dict[int, tuple[int, ...]]) -> np.ndarray:
-    """(H, W) uint8: grey values, or the numbers behind a palette's colours.
+class _Palettes:
+    """What palettes say about numbers: the same in all masks, or the numbers mean nothing.
 
-    Args:
-        palettes: number → colour in the masks before; this one's are added. One that gives a number another colour
-            numbers things otherwise, as programs do that make a palette for each file, and is refused.
+    Of a palette of greys what one sees is what is meant: programs that make a palette for each file number it as they
+    like. The numbers behind colours are meant themselves; then each has one colour.
     """
+
+    def __init__(self) -> None:
+        self.grey: bool | None = None
+        self.colours: dict[int, tuple[int, ...]] = {}
+
+    def numbers(self, picture: Image.Image) -> np.ndarray:
+        """(H, W) uint8 of a picture with a palette."""
+        numbers = np.asarray(picture)
+        colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        grey = bool((colours == colours[:, :1]).all())
+        if self.grey not in (None, grey):
+            raise InputError(
+                "its palette is of greys or of colours, a mask's before it is not; save all with one palette"
+            )
+        self.grey = grey
+        if grey:
+            return colours[numbers, 0]
+        for number in np.unique(numbers).tolist():
+            colour = tuple(colours[number].tolist())
+            if self.colours.setdefault(number, colour) != colour:
+                raise InputError(f"its palette has another colour for {number} than a mask before; save all with one")
+        return numbers
+
+
+def _read_mask(item: Path | bytes, what: str, palettes: _Palettes) -> np.ndarray:
+    """(H, W) uint8: grey values, or see ``_Palettes``."""
     try:
         with open_picture(item) as picture:
             if picture.format in ("JPEG", "GIF"):
@@ -213,19 +241,7 @@ def _read_mask(item: Path | bytes, what: str, palettes: dict[int, tuple[int, ...
                 picture = picture.convert("L")
             if picture.mode not in ("L", "P"):
                 raise InputError(f"a mask is grey or has a palette, not the mode {picture.mode}; convert it")
-            numbers = np.asarray(picture)
-            if picture.mode == "L":
-                return numbers
-            colours = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-            if (colours == colours[:, :1]).all():  # grey after all: what is seen is what is meant
-                return colours[numbers, 0]
-            for number in np.unique(numbers).tolist():
-                colour = tuple(colours[number].tolist())
-                if palettes.setdefault(number, colour) != colour:
-                    raise InputError(
-                        f"its palette has another colour for {number} than a mask before; save all with one"
-                    )
-            return numbers
+            return palettes.numbers(picture) if picture.mode == "P" else np.asarray(picture)
     except (InputError, OSError, ValueError, SyntaxError, IndexError) as error:
         raise InputError(f"masks: {what}: {str(error).rstrip('.')}.") from error
 

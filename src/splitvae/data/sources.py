@@ -21,6 +21,7 @@ PICTURE_SUFFIXES = {
 EMBEDDED = "digits"  # comes with scikit-learn
 TEST_NAMES = ("test", "validation", "valid", "val")  # the first that exists is the test split
 SPLIT_NAMES = ("train", *TEST_NAMES)
+COLUMN_RULE = 2  # of ``_image_column``: what was prepared by another rule may be other pictures
 MASK_WORDS = ("mask", "annotation", "segment", "label", "alpha", "depth")  # in names of columns beside the images
 
 
@@ -102,7 +103,7 @@ def _tabular(name: str, identity: Any, open_data: Callable[[], Any]) -> Source:
     """A source of rows and columns: ``open_data`` gives a ``datasets.DatasetDict``."""
     return Source(
         name,
-        identity,
+        [COLUMN_RULE, identity],
         load=lambda: _from_dataset(name, open_data()),
         column=lambda column: _column_of(name, open_data(), column),
     )

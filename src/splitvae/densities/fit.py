@@ -12,6 +12,7 @@ import torch
 
 from splitvae.codes import codes_hash, encode_rows
 from splitvae.data.loader import fixed_rows
+from splitvae.densities.gaussian_mixture import GaussianMixture
 from splitvae.densities.store import CLASSES, save_density
 from splitvae.device import pick_device
 from splitvae.errors import InputError, nearest
@@ -41,6 +42,14 @@ def density_name(kind: str, split: Split, name: str | None = None) -> str:
     if not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise InputError(f"--name '{name}' must be letters, digits, dots, - and _, and begin with no dot.")
     return name
+
+
+def _options_of(cls: type) -> set[str]:
+    """The options of a density's class; a class-wise mixture passes on those of a mixture."""
+    parameters = inspect.signature(cls).parameters
+    own = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    passed_on = own if len(own) == len(parameters) else own | _options_of(GaussianMixture)
+    return passed_on - {"device"}
 
 
 def fit_density(
@@ -80,7 +89,7 @@ def fit_density(
     name = density_name(kind, split, name)
     run = Run.open(run).at(data)
     cls = CLASSES[KINDS[kind]]
-    known = set(inspect.signature(cls).parameters) - {"device"}
+    known = _options_of(cls)
     if unknown := sorted(options.keys() - known):
         raise InputError(f"'{unknown[0]}' is no option of {kind}.{nearest(unknown[0], known)}")
     options = {**run.density_options(kind), **options}

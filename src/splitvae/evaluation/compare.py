@@ -52,8 +52,8 @@ def compare(
         densities of one name that are not alike.
 
     Raises:
-        InputError: a run without ``metrics.json``, or given twice, unequal protocols without ``mixed``, an unknown
-            metric.
+        InputError: a run without ``metrics.json``, with one of an earlier model, or given twice; unequal protocols
+            without ``mixed``; an unknown metric.
     """
     opened = [Run.open(run) for run in runs]
     if len({run.path.resolve() for run in opened}) < max(2, len(opened)):

@@ -75,8 +75,8 @@ def evaluate(
         the content of ``metrics.json``: ``rows``, each with protocol, source, output, seed and a flat dict of floats
         ``metrics``; ``floor``, the same for real training images; ``copies``, how near samples come to training
         images; ``latents``; ``split``, see ``split_kind`` (None = one component); ``masks``, see ``iou_of_model``
-        (None = none are given); ``diagnosis`` in one line; ``card``, the protocol of every number; ``notes``. An
-        earlier file that this one would not replace line by line is kept beside it.
+        (None = none are given, or of no test image); ``diagnosis`` in one line; ``card``, the protocol of every number;
+        ``notes``. An earlier file that this one would not replace line by line is kept beside it.
 
     Raises:
         InputError: an unknown name, data that changed since the training, densities of another model.

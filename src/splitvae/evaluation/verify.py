@@ -42,7 +42,8 @@ def read_metrics(run: Run, current: bool = True) -> dict[str, Any]:
 
     Args:
         run: evaluated.
-        current: whether it must be of the model as it is now, and not of one before a resumed training.
+        current: whether it must be of the model as it is now, and not of one before a resumed training. Nobody knows
+            where the model has been removed.
 
     Raises:
         InputError: there is none, or it is of another format or of an earlier model.
@@ -53,7 +54,7 @@ def read_metrics(run: Run, current: bool = True) -> dict[str, Any]:
     metrics = read_json(path, "not an evaluation")
     if not isinstance(metrics, dict) or metrics.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path} is not of this splitvae's format version {FORMAT_VERSION}; evaluate again.")
-    if current and metrics["card"]["model_sha256"] != run.model_hash:
+    if current and (run.path / "model").is_dir() and metrics["card"]["model_sha256"] != run.model_hash:
         raise InputError(f"{path} is of an earlier model; evaluate again: splitvae evaluate {run.path}")
     return metrics
 

@@ -105,10 +105,11 @@ class ForeignNetwork(nn.Module):
             ) from error
         if not isinstance(mean, Tensor) or len(mean) != 2 or mean.dim() < 2:
             raise InputError(f"the encoder of '{self.name}' must give (mean, logvar), (B, …) each.")
-        if isinstance(output, tuple | list) and len(output) > 2:  # such as (z, mean, logvar)
+        shapes = [getattr(part, "shape", None) for part in output] if isinstance(output, tuple | list) else []
+        if not self.deterministic and len(shapes) > 2 and len(set(shapes[:3])) == 1:
             raise InputError(
-                f"the encoder of '{self.name}' gives {len(output)} things, not (mean, logvar); wrap it in a module "
-                "that returns these two."
+                f"the encoder of '{self.name}' gives {len(shapes)} tensors like (z, mean, logvar), of which two are "
+                "needed; wrap it in a module that returns (mean, logvar)."
             )
         if not self.deterministic and (not isinstance(logvar, Tensor) or logvar.shape != mean.shape):
             raise InputError(

@@ -33,7 +33,7 @@ from splitvae.models.build import build_model
 from splitvae.models.losses import gamma_apart
 from splitvae.models.output_init import begin_at_mean
 from splitvae.presets import resolve
-from splitvae.run import Run, open_data, open_masks, write_record
+from splitvae.run import NO_DATA, Run, open_data, open_masks, write_record
 from splitvae.training.batches import Batches
 from splitvae.training.calibrate import calibrate
 from splitvae.training.checkpoint import TrainingState, load_latest, saved_states
@@ -110,8 +110,8 @@ def train(
         config, name = resolve(preset, **changes), preset or "images"
         run = Run(Path(out).expanduser())
         if config.data is None:
-            raise InputError("no data: pass --data with a folder of images, an .npz, parquet shards, or a hub name.")
-    # A run may be resumed from another directory, where its recorded names must mean the same.
+            raise InputError(NO_DATA)
+    # A run may be resumed from another directory: only what is named now is meant from here.
     for place in ("data", "masks") if resume is None else changes.keys() & {"data", "masks"}:
         if (source := getattr(config, place)) is not None:
             config = config.with_changes({place: absolute(source)})

@@ -1,4 +1,4 @@
-"""A model as the page shows it: what it draws, takes apart, edits and joins. No web page is needed for any of it."""
+"""A model as page and commands show it: what it draws, takes apart, edits and joins."""
 
 import math
 from collections.abc import Sequence
@@ -53,6 +53,11 @@ class Axis:
     high: float
 
     @property
+    def slider(self) -> tuple[float, float]:
+        """The range rounded outwards to tenths, so that a slider ends on a tick."""
+        return math.floor(10 * self.low) / 10, math.ceil(10 * self.high) / 10
+
+    @property
     def words(self) -> str:
         """How much it carries, for people."""
         return f"{self.carried:.2g} nats" if self.unit == "nats" else f"sd {self.carried:.2g}"
@@ -66,6 +71,7 @@ class Explorer:
         data: where the run's data is now; None = where it was, unless that is on the hub.
         device: None = the GPU if there is one.
         title: what people call it; None = the name of the directory.
+        fetch: whether data that lies on the hub may be fetched.
 
     Attributes:
         run: None for a saved model.
@@ -75,11 +81,16 @@ class Explorer:
     """
 
     def __init__(
-        self, path: Path, data: str | None = None, device: str | None = None, title: str | None = None
+        self,
+        path: Path,
+        data: str | None = None,
+        device: str | None = None,
+        title: str | None = None,
+        fetch: bool = False,
     ) -> None:
         self.path = path.expanduser().resolve()
         self.run = Run.open(self.path).at(data) if is_run(self.path) else None
-        self._data_named = data is not None
+        self._data_named, self._fetch = data is not None, fetch
         self.model: Autoencoder = load_model(self.path).to(pick_device(device))
         self.name = self.path.name if title is None else title
         self._densities = {"normal": load_density("normal", self.path, self.model.latent_dim)[0]}
@@ -185,7 +196,7 @@ class Explorer:
             drawn = self._density(density).sample(2000, generator=torch.Generator().manual_seed(0)).cpu()
         low, high = drawn.quantile(torch.tensor([0.005, 0.995]), dim=0)
         return [
-            Axis(i, carried[i], "nats" if variational else "sd", _down(float(low[i])), -_down(-float(high[i])))
+            Axis(i, carried[i], "nats" if variational else "sd", float(low[i]), float(high[i]))
             for i in sorted(range(len(carried)), key=lambda i: -carried[i])
         ]
 
@@ -258,7 +269,7 @@ class Explorer:
         if self.run is None:
             return None
         source = str(self.run.config.data)
-        if not (self._data_named or source == EMBEDDED or Path(source).expanduser().exists()):
+        if not (self._data_named or self._fetch or source == EMBEDDED or Path(source).expanduser().exists()):
             return None
         try:
             return self.run.trained_data
@@ -266,8 +277,3 @@ class Explorer:
             if self._data_named:
                 raise
             return None
-
-
-def _down(value: float) -> float:
-    """Rounded down to tenths, so that a slider ends on a tick."""
-    return math.floor(10 * value) / 10
