@@ -30,7 +30,7 @@ LATENTS = {"mnist": (16, 32), "fashion-mnist": (16, 32), "cifar10": (128, 200), 
 MIXTURES = (1, 10, 20, 50, 100)
 WARMUP = 100  # steps; our recipe's, see "best"
 COMPARED = ("latent_dim", "lr", "warmup_steps", "beta", "embedding_weight")  # what tells a system's recipes apart
-GAIN = 1.01  # a trial's distance over that of the recipe as it is, from which on the latter is kept
+GAIN = 1.01  # what a changed recipe, or N(0, I), must gain over the recipe as it is, or a fitted density
 
 
 def jobs_of(
@@ -178,7 +178,7 @@ def _line(claim: str, results: list[dict[str, Any]], found: dict[str, Any] | Non
         if source != "REC"
     }
     # Where all are alike, as of a model that is stuck, a fitted density tells more of other seeds.
-    output, density = min(to_train, key=lambda pair: (to_train[pair], pair[1] == "normal"))
+    output, density = min(to_train, key=lambda pair: to_train[pair] * (GAIN if pair[1] == "normal" else 1))
     if found is not None:
         output, density = found["output"], found["density"]
     to = "_train" if claim == "tuning" else ""
