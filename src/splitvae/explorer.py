@@ -20,7 +20,7 @@ from splitvae.editing import Route, interpolate
 from splitvae.errors import InputError, SplitVAEError, nearest
 from splitvae.evaluation.evaluate import best_density
 from splitvae.evaluation.latents import diagnose_latents
-from splitvae.evaluation.verify import is_evaluated, read_metrics
+from splitvae.evaluation.verify import read_metrics
 from splitvae.models.autoencoder import Autoencoder, Decoded, decode_all
 from splitvae.models.distributions import DiagonalGaussian
 from splitvae.models.pretrained import load_model
@@ -249,9 +249,10 @@ class Explorer:
 
     def _measured_latents(self) -> dict[str, Any] | None:
         """What the evaluation found; None = there is none of this model."""
-        if self.run is None or not is_evaluated(self.run):
+        try:
+            return None if self.run is None else read_metrics(self.run)["latents"]
+        except InputError:
             return None
-        return read_metrics(self.run)["latents"]
 
     @cached_property
     def _some_codes(self) -> DiagonalGaussian:
