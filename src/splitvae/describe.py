@@ -125,7 +125,7 @@ def describe(what: str) -> None:
     if what in PRESETS:
         config, shape, images = resolve(what), PRESETS[what].shape, PRESETS[what].images
         console.print(f"{what}: {PRESETS[what].card}", soft_wrap=True)
-        console.print(*published_lines(what), sep="\n", soft_wrap=True)
+        console.print(*published_lines(what), *expected_lines(what), sep="\n", soft_wrap=True)
     elif Path(what).exists():
         run = Run.open(what)
         config, shape = run.config, run.image_shape
@@ -185,6 +185,14 @@ def published_lines(preset: str) -> list[str]:
             where = "; ".join(filter(None, (number.status, number.source, number.protocol, number.note)))
             lines.append(f"published: {number.metric} {number.value:g}, {what} ({where})")
     return lines
+
+
+def expected_lines(preset: str) -> list[str]:
+    """What our own runs of a preset have, see ``reproduce/expected.py``."""
+    from splitvae.reproduce.expected import expected_line
+
+    line = expected_line(preset)
+    return [] if line is None else [line]
 
 
 def objective(config: TrainConfig) -> str:
