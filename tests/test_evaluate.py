@@ -27,7 +27,7 @@ from splitvae.evaluation.split_kind import split_kind, split_of_model
 from splitvae.evaluation.verify import _numbers, verify
 from splitvae.pictures import to_uint8
 from splitvae.reports.columns import component_words
-from splitvae.reports.report import render_record, write_report
+from splitvae.reports.report import component_line, render_record, write_report
 
 Call = Callable[..., tuple[int, str, str]]
 COLOUR = Extractor("mean-colour", 3, lambda x: x.float().mean(dim=(2, 3)), "none", "no-weights", published=True)
@@ -135,6 +135,17 @@ def test_outputs_are_x_hat_and_the_components_rounded(run: Path):
     assert images.shape == (3, 3, 3, 16, 16)
     assert (images[:, 0] == to_uint8(decoded.x_hat)).all()
     assert (images[:, 1:] == to_uint8(decoded.components)).all()
+
+
+def test_x_hat_alone_has_the_numbers_that_it_has_among_all(run: Path, splitvae: Call):
+    among_all = evaluate(run, COLOUR, n=100, metrics="frechet")["rows"]
+    alone = evaluate(run, COLOUR, n=100, metrics="frechet", outputs="x_hat")
+    assert alone["rows"] == [row for row in among_all if row["output"] == "x_hat"] != among_all
+    assert component_line(alone) is None
+    assert all(check.agrees for check in verify(run, COLOUR))
+    status, out, _ = splitvae("evaluate", run, "--extractor", "efficientnet-lite0", "--n", 20, "--output", "x_hat")
+    assert status == 0
+    assert "x̂₁" not in out
 
 
 def test_kept_features_are_used_again_and_follow_the_latents(run: Path):

@@ -23,7 +23,7 @@ from splitvae.evaluation.latents import diagnose_latents, diagnosis
 from splitvae.evaluation.mask_iou import iou_of_run
 from splitvae.evaluation.metrics import class_histogram, every_metric, frechet_from_features, total_variation
 from splitvae.evaluation.nearest import nearest_training
-from splitvae.evaluation.outputs import decode_outputs, mixed, output_names
+from splitvae.evaluation.outputs import decode_outputs, mixed
 from splitvae.evaluation.protocol import Protocol, Setting, Source, card, sources_of
 from splitvae.evaluation.split_kind import split_of_model
 from splitvae.files import read_json, write_json
@@ -50,6 +50,7 @@ def evaluate(
     progress: Callable[[int, int], Any] | None = None,
     crew: Crew | None = None,
     masks: str | Path | None = None,
+    outputs: Literal["all", "x_hat"] = "all",
 ) -> dict[str, Any]:
     """Score a run and write its ``metrics.json``.
 
@@ -70,6 +71,8 @@ def evaluate(
         progress: called with the images whose features are done, and their total.
         crew: the processes that share the features, all of which call this; None = this one alone.
         masks: given masks to compare the model's with, see ``read_masks``; None = those that it was trained with.
+        outputs: what is scored: "all" = x̂, each of the K components and their mix, or "x_hat", which takes 1 / (1 + K)
+            of the time.
 
     Returns:
         the content of ``metrics.json``: ``rows``, each with protocol, source, output, seed and a flat dict of floats
@@ -83,7 +86,7 @@ def evaluate(
         SplitVAEError: the extractor is out of reach, or the model has diverged.
         Dismissed: on all processes of a crew but the first, when that needs them no more.
     """
-    for value, known in ((metrics, ("all", "frechet")), (precision, ("fp32", "bf16"))):
+    for value, known in ((metrics, ("all", "frechet")), (outputs, ("all", "x_hat")), (precision, ("fp32", "bf16"))):
         if value not in known:
             raise InputError(f"'{value}' is not one of {' and '.join(known)}.")
     if protocol not in (*get_args(Protocol), "both"):
@@ -95,7 +98,10 @@ def evaluate(
     images = _Count(report)
     crew = crew or Crew()
     options = n, metrics == "all", weights, own_device(crew, device), images.advance
-    setting = crew.prepare(lambda: replace(open_setting(run, extractor, *options, data=data), crew=crew))
+    parts = outputs == "all"
+    setting = crew.prepare(
+        lambda: replace(open_setting(run, extractor, *options, data=data), crew=crew, components=parts)
+    )
     if crew.rank:
         setting.serve()
     given_masks, lost_masks = _compared_masks(setting.run, masks, say)
@@ -113,7 +119,7 @@ def evaluate(
             "training codes, the paper's what was fitted on test codes. Pass another --protocol."
         )
     jobs = [(source, seed) for source in sources for seed in (chosen_seeds if source.seeded else [0])]
-    each, real = setting.n * len(output_names(setting.run.model)), 3 * setting.n
+    each, real = setting.n * sum(name != "mix" for name in setting.outputs), 3 * setting.n
     images.total = real + each * len(jobs)
     floor = measure_floor(setting)
     say(f"floor, {len(setting.floor):,} other training images: {floor['frechet_distance']:.2f}")

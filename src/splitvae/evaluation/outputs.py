@@ -25,13 +25,16 @@ def output_names(model: "Autoencoder") -> list[str]:
 
 
 @torch.inference_mode()
-def decode_outputs(model: "Autoencoder", z: Tensor) -> Iterator[np.ndarray]:
-    """Decode latents (N, D) on the model's device: batches (B, O, C, H, W) uint8, O as in ``output_names``."""
+def decode_outputs(model: "Autoencoder", z: Tensor, components: bool = True) -> Iterator[np.ndarray]:
+    """Decode latents (N, D) on the model's device: batches (B, O, C, H, W) uint8, O as in ``output_names``.
+
+    Without ``components`` x̂ alone, O = 1.
+    """
     device = model.device
     for part in z.split(BATCH):
         decoded = model.decode(part.to(device))
         images = decoded.x_hat[:, None]
-        if model.num_components > 1:
+        if components and model.num_components > 1:
             images = torch.cat([images, decoded.components], dim=1)
         if not images.isfinite().all():
             raise SplitVAEError("the model paints images that are not finite; it has diverged, train it again.")
@@ -43,6 +46,7 @@ def output_features(
     z: Tensor,
     extractor: Callable[[Tensor], Tensor],
     progress: Callable[[int], Any] | None = None,
+    components: bool = True,
     **options: Any,
 ) -> np.ndarray:
     """Features of all outputs of latents (N, D): (N, O, F) float32.
@@ -52,11 +56,12 @@ def output_features(
         z: latents.
         extractor: see ``extract``.
         progress: called with the number of images after each batch; a latent counts O images.
+        components: whether those are extracted too, or x̂ alone.
         options: of ``extract``.
     """
-    flat = (images.reshape(-1, *images.shape[2:]) for images in decode_outputs(model, z))
+    flat = (images.reshape(-1, *images.shape[2:]) for images in decode_outputs(model, z, components))
     features = extract(flat, extractor, progress=progress, **options)
-    return features.reshape(len(z), len(output_names(model)), -1)
+    return features.reshape(len(z), -1, features.shape[-1])
 
 
 def mixed(features: np.ndarray, seed: int) -> np.ndarray:

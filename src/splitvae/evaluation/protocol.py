@@ -75,6 +75,7 @@ class Setting:
         advance: called with the number of images whose features are done.
         fresh: features of generated images are computed again even where they are kept.
         bf16: features are computed in bf16.
+        components: they are scored too, and their mix, or x̂ alone.
         crew: the processes that share the work.
     """
 
@@ -85,12 +86,13 @@ class Setting:
     advance: Callable[[int], Any] | None = None
     fresh: bool = False
     bf16: bool = False
+    components: bool = True
     crew: Crew = field(default_factory=Crew)
 
     @property
     def outputs(self) -> list[str]:
         """What is scored of each source: x_hat, x1 … xK, mix."""
-        names = output_names(self.run.model)
+        names = output_names(self.run.model) if self.components else ["x_hat"]
         return names + (["mix"] if len(names) > 1 else [])
 
     @cached_property
@@ -150,7 +152,8 @@ class Setting:
         make = partial(self.crew.share, "generated", z, self._generated, self.bf16)
         if self.fresh:
             return make()
-        content = [self.run.model_hash, digest(z.numpy())]
+        alone = not self.components and self.run.model.num_components > 1
+        content = [self.run.model_hash, digest(z.numpy()), *(["x_hat"] if alone else [])]
         return kept_features("generated", self.extractor, content, len(z), make, self.bf16)
 
     def serve(self) -> NoReturn:
@@ -159,7 +162,7 @@ class Setting:
         self.crew.serve({"real": real, "generated": self._generated})
 
     def _generated(self, z: Tensor, bf16: bool) -> np.ndarray:
-        return output_features(self.run.model, z, self.extractor, self._progress, bf16=bf16)
+        return output_features(self.run.model, z, self.extractor, self._progress, self.components, bf16=bf16)
 
     def _progress(self, images: int) -> None:
         if self.advance is not None:

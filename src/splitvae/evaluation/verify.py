@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -100,6 +100,7 @@ def verify(
         run, extractor or old["extractor"], old["generated_images"], every, weights, device, None, True,
         old["precision"] == "bf16", data,
     )  # fmt: skip
+    setting = replace(setting, components=any(row["output"] != "x_hat" for row in written["rows"]))
     found: list[Source] = []
     checks = []
     for protocol, name in old["sources"]:

@@ -94,9 +94,10 @@ def render_record(run: Run) -> str:
 
 
 def component_line(metrics: dict[str, Any]) -> str | None:
-    """``component_words`` of the source that would be chosen, for the content of ``metrics.json``; None = no split, or
-    no clean line."""
-    if metrics.get("split") is None or "clean" not in _protocols(metrics):
+    """``component_words`` of the source that would be chosen, for the content of ``metrics.json``; None = no split, no
+    clean line, or no component was scored."""
+    scored = {row["output"] for row in metrics["rows"]} > {"x_hat"}
+    if metrics.get("split") is None or "clean" not in _protocols(metrics) or not scored:
         return None
     return component_words(metrics["rows"], chosen(metrics["rows"])["source"])
 

@@ -188,6 +188,7 @@ def make_result(
     metrics = evaluate(
         run, extractor, "clean" if job.for_claim else "both", list(job.densities), job.n, seeds=[job.seed],
         metrics="frechet", device=device, say=_silent if job.for_claim else say, progress=progress,
+        outputs="x_hat" if job.for_claim and job.system == "best" else "all",  # by which our recipe was chosen
     )  # fmt: skip
     result = _record(job, run, metrics)
     # With the recipe in its name, and a number where that is taken: a result of another n, of an older recipe or of an
