@@ -428,7 +428,7 @@ def test_others_take_of_our_recipe_what_they_can():
     for data in ("mnist", "cifar10", "celeba"):
         for scale in ("small", "paper"):  # K = 1 differs in nothing but K
             best, vae = (job.config for job in jobs_of_claim("best", data, scale, ["best", "vae"], 1))
-            assert replace(vae, model="splitvae", num_components=2) == best
+            assert replace(vae, model="splitvae", num_components=best.num_components) == best
     assert (beta_vae.network, beta_vae.lr, beta_vae.beta, beta_vae.gamma_rule) == ("rae", own.lr, 4.0, "fixed")
     (ae,) = (job.config for job in jobs_of_claim("best", "mnist", only=["ae"], seeds=1))
     assert (ae.latent_dim, ae.base_channels) == (32, 13)  # our latents at our number of parameters

@@ -101,8 +101,8 @@ def taken_from_best(job: Job) -> tuple[tuple[str, Any], ...]:
     """What a system can take of our recipe for SplitVAE.
 
     All take its rate, schedule and warm-up. Those on SplitVAE's own network take RAE's where we do; those on RAE's with
-    another number of latents our sizes, which have as many parameters. K = 1, whose β and γ mean the same, takes all.
-    The paper's SplitVAE stays as it is.
+    fewer latents our sizes, which have as many parameters. K = 1, whose β and γ mean the same, takes all. The paper's
+    SplitVAE stays as it is.
     """
     if job.system in OWN:
         return ()
@@ -113,7 +113,7 @@ def taken_from_best(job: Job) -> tuple[tuple[str, Any], ...]:
     taken = [name for name in names if getattr(own, name) != getattr(best, name)]
     if own.network == "split-vae" != best.network:
         taken += ["network", "base_channels", "latent_dim"]  # the sizes of a recipe go with its network
-    elif own.network == best.network and own.latent_dim != best.latent_dim:
+    elif own.network == best.network and own.latent_dim < best.latent_dim:
         taken += ["base_channels", "latent_dim"]
     return tuple((name, getattr(best, name)) for name in taken)
 
