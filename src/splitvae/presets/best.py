@@ -23,7 +23,7 @@ SIZES: dict[str, dict[str, int]] = {
     "mnist": {"base_channels": 13, "latent_dim": 32},
     "fashion-mnist": {"base_channels": 13, "latent_dim": 32},
     "cifar10": {"base_channels": 14, "latent_dim": 60, "num_components": 8},
-    "celeba": {"base_channels": 13, "latent_dim": 64},
+    "celeba": {"base_channels": 13, "latent_dim": 64, "num_components": 8},
 }
 DENSITIES: dict[str, dict[str, Any]] = {"gmm": {"n_components": 100}}
 
